@@ -1,0 +1,356 @@
+"""The typed schema of a cell's configuration: frozen values, registered with Hydra by ``store``.
+
+Types are checked by OmegaConf while composing; ranges and cross-field rules by
+``fedprivacy.config.validation.validate``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+# --------------------------------------------------------------------------- algorithm
+
+
+@dataclass(frozen=True)
+class AlgorithmConf:
+    """Where and how DP acts. ``name`` selects the mechanism."""
+
+    name: str = MISSING
+
+
+@dataclass(frozen=True)
+class NoneConf(AlgorithmConf):
+    """No protection: the twin that prices are measured against."""
+
+    name: str = "none"
+
+
+@dataclass(frozen=True)
+class DpsgdConf(AlgorithmConf):
+    """DP-SGD at each site (Abadi et al. 2016), Poisson sampling.
+
+    Attributes:
+        noise_multiplier: sigma / C of each step.
+        max_grad_norm: clip norm C of one record's gradient.
+        sampling_rate: probability q with which each record enters a step; a declared public
+            constant, never computed from the number of records.
+        divisor: declared public constant L by which the noisy sum of clipped gradients is
+            divided; null means sampling_rate * dataset.declared_records.
+        grad_engine: how per-sample gradients are computed.
+    """
+
+    name: str = "dpsgd"
+    noise_multiplier: float = 1.0
+    max_grad_norm: float = 1.0
+    sampling_rate: float = 0.1
+    divisor: float | None = None
+    grad_engine: str = "auto"
+
+
+@dataclass(frozen=True)
+class SvtConf(AlgorithmConf):
+    """Sparse-vector update filter with the semantics of NVIDIA FLARE <= 2.7."""
+
+    name: str = "svt"
+    fraction: float = 0.1
+    epsilon: float = 0.1
+    noise_var: float = 0.1
+    gamma: float = 1e-5
+    tau: float = 1e-6
+    replace: bool = True
+
+
+@dataclass(frozen=True)
+class GaussianConf(AlgorithmConf):
+    """Gaussian update filter scaled to a percentile of the update (NVIDIA FLARE research)."""
+
+    name: str = "gaussian"
+    sigma0: float = 0.1
+    percentile: float = 95.0
+
+
+# --------------------------------------------------------------------------- schedule
+
+
+@dataclass(frozen=True)
+class ScheduleConf:
+    """In which rounds the protection acts, and how strongly.
+
+    Attributes:
+        name: every_round, first_round, every_nth or last_round.
+        decay: the k-th protected round (k = 0, 1, ...) has strength decay ** k.
+        n: every_nth only: every n-th round is protected.
+        offset: every_nth only: n=2, offset=0 protects rounds 1, 3, 5, ...
+    """
+
+    name: str = MISSING
+    decay: float = 1.0
+    n: int = 1
+    offset: int = 0
+
+
+# --------------------------------------------------------------------------- dataset
+
+
+@dataclass(frozen=True)
+class TrainingDefaults:
+    """Hyperparameters that suit a dataset; federation.* and algorithm.* refer to them."""
+
+    rounds: int = MISSING
+    local_epochs: float = 1.0
+    batch_size: int = MISSING
+    lr: float = MISSING
+    optimizer: str = "sgd"
+    momentum: float = 0.0
+    sampling_rate: float = MISSING
+    noise_multiplier: float = 1.0
+    max_grad_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class DatasetConf:
+    """Where records come from and how they are divided over sites.
+
+    Attributes:
+        name: the dataset.
+        source: synthetic or real; never falls back from one to the other.
+        root: folder that holds one folder per dataset and source.
+        size: demo (small, for a first look) or full.
+        partition: natural (the owner's sites), uniform, linear, square, exponential or dirichlet.
+        n_sites: number of sites for partitions other than natural.
+        dirichlet_alpha: concentration of the Dirichlet label skew.
+        split_seed: seeds the held-out split and the partition; apart from the training seed.
+        test_fraction: share of patients held out.
+        max_records_per_patient: cap; further records of a patient are dropped; null keeps all.
+        declared_records: declared public constant: the typical number of training records of a
+            site at this size; used for the DP-SGD divisor, never measured.
+        metric: the score.
+    """
+
+    name: str = MISSING
+    source: str = "synthetic"
+    root: str = "data"
+    size: str = "full"
+    partition: str = "natural"
+    n_sites: int = 3
+    dirichlet_alpha: float = 0.5
+    split_seed: int = 0
+    test_fraction: float = 0.2
+    max_records_per_patient: int | None = None
+    declared_records: int = MISSING
+    metric: str = MISSING
+    training: TrainingDefaults = field(default_factory=TrainingDefaults)
+
+
+@dataclass(frozen=True)
+class WisconsinConf(DatasetConf):
+    """Breast cancer Wisconsin (diagnostic): real records that ship with scikit-learn."""
+
+    name: str = "wisconsin"
+    source: str = "real"
+
+
+@dataclass(frozen=True)
+class HiggsConf(DatasetConf):
+    """HIGGS (UCI 280).
+
+    Attributes:
+        max_rows: read at most this many rows; null means all of the size chosen.
+        test_convention: baldi (the last 500,000 rows are the test set), nvflare (the first
+            1,000,000) or fraction (test_fraction of the rows, from the end).
+    """
+
+    name: str = "higgs"
+    max_rows: int | None = None
+    test_convention: str = "baldi"
+
+
+@dataclass(frozen=True)
+class IxiConf(DatasetConf):
+    """Fed-IXI Tiny: T1 brain MRI with brain masks, three hospitals.
+
+    Attributes:
+        shape: spatial shape that volumes are resized to.
+        label_resize: flamby (area average then truncation: erodes), nearest or threshold.
+        split_file: FLamby's metadata_tiny.csv for its exact split; null: our seeded split.
+    """
+
+    name: str = "ixi_tiny"
+    shape: list[int] = field(default_factory=lambda: [48, 60, 48])
+    label_resize: str = "flamby"
+    split_file: str | None = None
+
+
+@dataclass(frozen=True)
+class BreastDensityConf(DatasetConf):
+    """Breast density A-D from mammograms.
+
+    Attributes:
+        layout: datalist (ACR-NVIDIA-NCI challenge: json + npy) or rsna (csv + png).
+        image_size: images are resized to image_size x image_size, one channel.
+    """
+
+    name: str = "breast_density"
+    layout: str = "datalist"
+    image_size: int = 64
+
+
+# --------------------------------------------------------------------------- the rest
+
+
+@dataclass(frozen=True)
+class FederationConf:
+    """How the sites train together.
+
+    Attributes:
+        name: fedavg, local (each site alone) or central (all records pooled).
+        weighting: examples (by the declared public numbers of records) or uniform.
+    """
+
+    name: str = MISSING
+    rounds: int = MISSING
+    local_epochs: float = MISSING
+    batch_size: int = MISSING
+    lr: float = MISSING
+    optimizer: str = MISSING
+    momentum: float = MISSING
+    weighting: str = "examples"
+
+
+@dataclass(frozen=True)
+class EngineConf:
+    """What runs the Flower apps.
+
+    Attributes:
+        name: inprocess or ray.
+        timeout_s: a site that has not answered after this time fails the cell.
+        torch_threads: CPU threads of one site's training.
+    """
+
+    name: str = MISSING
+    timeout_s: float = 3600.0
+    torch_threads: int = 1
+
+
+@dataclass(frozen=True)
+class ModelConf:
+    """Which network is trained. Fields that a model does not use are ignored by it."""
+
+    name: str = MISSING
+
+
+@dataclass(frozen=True)
+class MlpConf(ModelConf):
+    """Multi-layer perceptron for tables."""
+
+    name: str = "mlp"
+    hidden: list[int] = field(default_factory=lambda: [64, 64])
+
+
+@dataclass(frozen=True)
+class DensityCnnConf(ModelConf):
+    """Small convolutional network with GroupNorm for 2-D images."""
+
+    name: str = "density_cnn"
+    channels: list[int] = field(default_factory=lambda: [16, 32, 64])
+    groups: int = 4
+
+
+@dataclass(frozen=True)
+class UNet3dConf(ModelConf):
+    """3-D U-Net for volumes (after Perez-Garcia's, as FLamby's baseline).
+
+    Attributes:
+        first_channels: channels of the first convolution.
+        levels: encoding blocks, the bottom one included.
+        norm: group or none.
+    """
+
+    name: str = "unet3d"
+    first_channels: int = 8
+    levels: int = 3
+    norm: str = "group"
+    groups: int = 4
+
+
+@dataclass(frozen=True)
+class PrivacyConf:
+    """What the certificate is about.
+
+    Attributes:
+        delta: null means min(1e-5, 1 / (10 n)) with n the records of the largest site.
+        unit: auto (record for dpsgd, site for update filters), record or site.
+        view: what the adversary sees: server_updates, aggregate or final_model.
+        randomness: secret (noise and sampling masks from the operating system) or seeded
+            (reproducible; the certificate is then a simulation).
+        diagnostics: whether sites report training loss to the experimenter; outside every
+            guarantee, so a deployment sets it to false.
+    """
+
+    delta: float | None = None
+    unit: str = "auto"
+    view: str = "server_updates"
+    randomness: str = "secret"
+    diagnostics: bool = True
+
+
+@dataclass(frozen=True)
+class TrackingConf:
+    """Where results are recorded besides result.json.
+
+    Attributes:
+        enabled: whether to write to MLflow.
+        uri: MLflow tracking URI.
+        experiment: name of the MLflow experiment; null means the sweep's name.
+    """
+
+    enabled: bool = True
+    uri: str = "sqlite:///mlflow.db"
+    experiment: str | None = None
+
+
+@dataclass(frozen=True)
+class CollapseConf:
+    """When a score counts as collapsed relative to its twin.
+
+    Attributes:
+        fraction: score <= chance + fraction * (twin - chance) is a collapse.
+    """
+
+    fraction: float = 0.2
+
+
+@dataclass(frozen=True)
+class SweepConf:
+    """How a sweep is run; none of it changes a result.
+
+    Attributes:
+        name: name of the sweep: its folder under outputs/ and its MLflow experiment.
+        workers: worker processes.
+        seeds and the like are axes of ``grids``.
+    """
+
+    name: str = "default"
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class CellConfig:
+    """Everything about one cell; ``OmegaConf.to_object`` of a composed configuration."""
+
+    seed: int = 0
+    device: str = "auto"
+    algorithm: AlgorithmConf = MISSING
+    schedule: ScheduleConf = MISSING
+    dataset: DatasetConf = MISSING
+    federation: FederationConf = MISSING
+    engine: EngineConf = MISSING
+    model: ModelConf = MISSING
+    privacy: PrivacyConf = field(default_factory=PrivacyConf)
+    tracking: TrackingConf = field(default_factory=TrackingConf)
+    collapse: CollapseConf = field(default_factory=CollapseConf)
+    sweep: SweepConf = field(default_factory=SweepConf)
+    grids: list[Any] = field(default_factory=list)
