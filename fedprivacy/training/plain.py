@@ -1,0 +1,37 @@
+"""Plain local training: shuffled batches, no protection."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from fedprivacy.training.task import LocalTask, Trained
+
+
+def plain_steps(n: int, batch_size: int, local_epochs: float) -> int:
+    """Optimiser steps that a site with ``n`` records takes in a round, at least one."""
+    return max(1, round(math.ceil(n / batch_size) * local_epochs))
+
+
+def train_plain(task: LocalTask) -> Trained:
+    """Train on shuffled batches of ``task.batch_size`` for ``task.local_epochs`` epochs."""
+    model, loss_of = task.parameters.model, task.loss
+    optimizer = task.optimizer.build(task.parameters)
+    generator = task.streams.torch("batches")
+    n = len(task.x)
+    steps = plain_steps(n, task.batch_size, task.local_epochs)
+    total = torch.zeros((), device=task.x.device)
+    taken = 0
+    while taken < steps:
+        order = torch.randperm(n, generator=generator).to(task.x.device)
+        for batch in order.split(task.batch_size):
+            optimizer.zero_grad(set_to_none=True)
+            loss = loss_of(model(task.x[batch]), task.y[batch])
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += loss.detach()
+            taken += 1
+            if taken == steps:
+                break
+    return Trained(steps=taken, loss=float(total) / taken)

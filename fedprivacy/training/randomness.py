@@ -1,0 +1,61 @@
+"""Random streams of a site: training, sampling masks and noise never share a seed.
+
+A noise stream that can be replayed can be subtracted, and equal streams at two sites make equal
+noise, which averaging no longer reduces. Hence one stream per (purpose, round, site).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+Purpose = Literal["init", "batches", "sampling", "noise", "selection"]
+Randomness = Literal["secret", "seeded"]
+
+_PRIVATE: frozenset[str] = frozenset({"sampling", "noise", "selection"})
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A 63-bit seed from labelled parts; equal parts give equal seeds, others are independent."""
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Random streams of one site in one round.
+
+    Attributes:
+        seed: the cell's training seed.
+        randomness: ``secret`` draws private streams (sampling masks, noise, selection) from the
+            operating system; ``seeded`` derives them, so that a run can be repeated and its
+            certificate is a simulation.
+        round_number: 1, 2, ...
+        site: index of the site.
+    """
+
+    seed: int
+    randomness: Randomness
+    round_number: int
+    site: int
+
+    def seed_for(self, purpose: Purpose) -> int:
+        """Seed of one stream: derived, or fresh from the operating system for private ones."""
+        if purpose in _PRIVATE and self.randomness == "secret":
+            return secrets.randbits(63)
+        return derive_seed(self.seed, purpose, self.round_number, self.site)
+
+    def torch(self, purpose: Purpose, device: torch.device | str = "cpu") -> torch.Generator:
+        """A torch generator for one purpose. Each call in ``secret`` mode is a new stream."""
+        generator = torch.Generator(device=device)
+        generator.manual_seed(self.seed_for(purpose))
+        return generator
+
+    def numpy(self, purpose: Purpose) -> np.random.Generator:
+        """A numpy generator for one purpose. Each call in ``secret`` mode is a new stream."""
+        return np.random.default_rng(self.seed_for(purpose))

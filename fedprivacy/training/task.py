@@ -1,0 +1,73 @@
+"""What a site brings to one round of training, and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from fedprivacy.training.losses import Loss
+from fedprivacy.training.parameters import FlatParameters
+from fedprivacy.training.randomness import Streams
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """A local optimiser, made anew each round: sites keep no state between rounds.
+
+    Attributes:
+        name: ``sgd`` or ``adam``.
+        lr: learning rate.
+        momentum: of ``sgd``.
+    """
+
+    name: str
+    lr: float
+    momentum: float = 0.0
+
+    def build(self, parameters: FlatParameters) -> torch.optim.Optimizer:
+        """The optimiser over the model's parameters."""
+        tensors = list(parameters.model.parameters())
+        if self.name == "sgd":
+            return torch.optim.SGD(tensors, lr=self.lr, momentum=self.momentum)
+        return torch.optim.Adam(tensors, lr=self.lr)
+
+
+@dataclass(frozen=True)
+class LocalTask:
+    """One site's training in one round.
+
+    Attributes:
+        parameters: the model, already holding the round's global weights.
+        loss: mean loss over a batch.
+        x: ``(n, ...)`` float32 training records on the training device.
+        y: their targets.
+        optimizer: the local optimiser.
+        batch_size: of plain training.
+        local_epochs: passes over the site's records; may be fractional.
+        strength: strength of the protection in this round; None where the schedule is off.
+        streams: the random streams of this site and round.
+    """
+
+    parameters: FlatParameters
+    loss: Loss
+    x: torch.Tensor
+    y: torch.Tensor
+    optimizer: OptimizerSpec
+    batch_size: int
+    local_epochs: float
+    strength: float | None
+    streams: Streams
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Outcome of local training; the weights are in ``LocalTask.parameters``.
+
+    Attributes:
+        steps: optimiser steps taken.
+        loss: mean training loss of the round, a diagnostic outside every guarantee.
+    """
+
+    steps: int
+    loss: float
