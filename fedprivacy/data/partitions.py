@@ -48,8 +48,8 @@ def partition_rows(
         ConfigError: unknown kind, or a division that leaves a site below ``min_rows``.
     """
     if kind not in PARTITION_KINDS:
-        allowed = ", ".join(PARTITION_KINDS)
-        raise ConfigError("dataset.partition", kind, f"one of {allowed}", "dataset.partition=uniform")
+        allowed = f"one of {', '.join(PARTITION_KINDS)}"
+        raise ConfigError("dataset.partition", kind, allowed, "dataset.partition=uniform")
     if n_sites < 1 or n_sites * min_rows > n:
         raise ConfigError(
             "dataset.n_sites",

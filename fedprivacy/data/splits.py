@@ -35,9 +35,8 @@ def split_patients(
         DataError: fewer than two patients, so that no split exists.
     """
     if not 0.0 <= test_fraction < 1.0:
-        raise ConfigError(
-            "dataset.test_fraction", test_fraction, "a number in [0, 1)", "dataset.test_fraction=0.2"
-        )
+        fix = "dataset.test_fraction=0.2"
+        raise ConfigError("dataset.test_fraction", test_fraction, "a number in [0, 1)", fix)
     names, positions = np.unique(np.asarray(patients), return_inverse=True)
     if test_fraction == 0.0:
         return np.zeros(len(positions), dtype=np.bool_)
