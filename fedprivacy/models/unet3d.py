@@ -7,16 +7,14 @@ Opacus' hooks see; the blocks here are our own and register each layer once.
 from __future__ import annotations
 
 import math
-from typing import Literal
-
 import torch
 from torch import nn
 from torch.nn import functional
 
-Norm = Literal["group", "none"]
+NORMS = ("group", "none")
 
 
-def _layer(in_channels: int, out_channels: int, norm: Norm, groups: int) -> nn.Sequential:
+def _layer(in_channels: int, out_channels: int, norm: str, groups: int) -> nn.Sequential:
     """3x3x3 convolution that keeps the size, GroupNorm unless ``norm`` is none, PReLU."""
     layers: list[nn.Module] = [
         nn.Conv3d(in_channels, out_channels, kernel_size=3, padding=1, bias=norm == "none")
@@ -53,7 +51,7 @@ class UNet3d(nn.Module):
         out_channels: int,
         first_channels: int = 8,
         levels: int = 3,
-        norm: Norm = "group",
+        norm: str = "group",
         groups: int = 4,
     ) -> None:
         super().__init__()
