@@ -208,6 +208,8 @@ class FederationConf:
     Attributes:
         name: fedavg, local (each site alone) or central (all records pooled).
         weighting: examples (by the declared public numbers of records) or uniform.
+        evaluate_every: held-out scores after every so many rounds and after the last; 0: the last
+            round only.
     """
 
     name: str = MISSING
@@ -218,6 +220,7 @@ class FederationConf:
     optimizer: str = MISSING
     momentum: float = MISSING
     weighting: str = "examples"
+    evaluate_every: int = 1
 
 
 @dataclass(frozen=True)
@@ -330,7 +333,6 @@ class SweepConf:
     Attributes:
         name: name of the sweep: its folder under outputs/ and its MLflow experiment.
         workers: worker processes.
-        seeds and the like are axes of ``grids``.
     """
 
     name: str = "default"

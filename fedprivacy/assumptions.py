@@ -1,0 +1,43 @@
+"""What a cell's privacy statement takes for granted, in words."""
+
+from __future__ import annotations
+
+from fedprivacy.config.schema import CellConfig, DpsgdConf
+from fedprivacy.data.base import FederatedData
+
+
+def assumptions(config: CellConfig, data: FederatedData) -> tuple[str, ...]:
+    """Everything that is declared public or lies outside the claim, one sentence each."""
+    said = [
+        *data.assumptions,
+        "Held-out records and what is scored on them (per-record evidence, labels, scores) are "
+        "published to the experimenter; the claim covers training records only.",
+        "Which sites take part is public; all take part in every round.",
+        "Hyperparameters were chosen without looking at these records; a search on them costs "
+        "privacy that is not in this number.",
+        "Noise is sampled in floating point; attacks on its rounding are outside the claim.",
+    ]
+    if config.federation.weighting == "examples":
+        said.append(
+            "The number of training records of each site is public: it weighs the average."
+        )
+    else:
+        said.append("Sites are weighed equally: numbers of records are not sent.")
+    if config.privacy.diagnostics:
+        said.append(
+            "Mean training losses are reported to the experimenter as diagnostics of this "
+            "simulation, without noise and outside the claim; a deployment sets "
+            "privacy.diagnostics=false."
+        )
+    if config.privacy.randomness == "seeded":
+        said.append(
+            "Noise and sampling are seeded so that the run can be repeated: whoever knows the "
+            "seed can subtract the noise, so this certificate is a simulation."
+        )
+    if isinstance(config.algorithm, DpsgdConf):
+        said.append(
+            "Each record enters each step independently with the declared sampling rate "
+            "(Poisson sampling); rate and divisor are declared constants, and the number of "
+            "records of a site is public (zero_out)."
+        )
+    return tuple(said)

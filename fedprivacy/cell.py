@@ -1,0 +1,271 @@
+"""One cell, the whole story: data, model, mechanism, federation, ledger, result."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import logging
+import platform
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from fedprivacy import __version__
+from fedprivacy.accounting.delta import resolve_delta
+from fedprivacy.accounting.ledger import Ledger
+from fedprivacy.accounting.statement import PrivacyStatement, privacy_statement
+from fedprivacy.assumptions import assumptions
+from fedprivacy.config.identity import cell_id, meaning, schedule_name
+from fedprivacy.config.schema import CellConfig
+from fedprivacy.data.cache import load_data
+from fedprivacy.device import resolve_device
+from fedprivacy.errors import ClientFailure
+from fedprivacy.federation.arrangement import arrange
+from fedprivacy.federation.run import FederationOutcome, run_federation
+from fedprivacy.federation.strategy import RoundOutcome
+from fedprivacy.result import (
+    LEDGER_FILE,
+    SCHEMA,
+    CellResult,
+    RoundBlock,
+    ScoreBlock,
+    Status,
+    Verdict,
+    finite,
+    write_result,
+)
+from fedprivacy.schedules import strengths
+
+log = logging.getLogger(__name__)
+
+Listener = Callable[[RoundOutcome], None]
+
+
+def run_cell(
+    config: CellConfig,
+    folder: Path,
+    *,
+    listener: Listener | None = None,
+    overrides: Sequence[str] = (),
+) -> CellResult:
+    """Run one cell and leave ``ledger.jsonl`` and, last, ``result.json`` in its folder.
+
+    A site that fails makes the cell ``failed`` with the site's traceback; non-finite training
+    makes it ``collapsed``. Only an interruption leaves no result.
+
+    Args:
+        config: a validated configuration.
+        folder: the cell's own folder; made if missing.
+        listener: told about every finished round; may raise to end the cell.
+        overrides: what was typed to get this cell, for the record.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    watch = Stopwatch()
+    base = _identity(config, overrides)
+    try:
+        result = _run(config, folder, base, watch, listener)
+    except Exception as error:
+        log.error("cell %s failed: %s", base.cell_id, error)
+        result = _with(base, status="failed", reason=_first_line(error), error=_describe(error))
+    result = _with(result, timing_s=watch.seconds())
+    write_result(folder, result)
+    return result
+
+
+def _run(
+    config: CellConfig,
+    folder: Path,
+    base: CellResult,
+    watch: Stopwatch,
+    listener: Listener | None,
+) -> CellResult:
+    with watch.measure("setup"):
+        data = load_data(config.dataset)
+        nodes = arrange(data, config.federation.name)
+        sites = {n.name: {"train": len(n.train.train_x)} for n in nodes}
+        tests = {s.name: len(s.test_x) for s in data.sites}
+        delta = resolve_delta(
+            config.privacy.delta, max(len(node.train.train_x) for node in nodes)
+        )
+    with watch.measure("train"):
+        outcome = run_federation(config, listener)
+    with watch.measure("account"):
+        ledger = Ledger(outcome.events)
+        ledger.write(folder / LEDGER_FILE)
+        statement = privacy_statement(
+            ledger,
+            rounds=max((event.round for event in outcome.events), default=0),
+            delta=delta,
+            view=config.privacy.view,  # type: ignore[arg-type]
+            unit=None if config.privacy.unit == "auto" else config.privacy.unit,  # type: ignore[arg-type]
+            randomness=config.privacy.randomness,
+            assumptions=assumptions(config, data),
+        )
+    rounds = _rounds(config, outcome, statement)
+    score = _score(data.metric, outcome)
+    status, reason = _status(outcome, score)
+    return _with(
+        base,
+        synthetic=data.synthetic,
+        sites={name: {**size, "test": tests.get(name, 0)} for name, size in sites.items()},
+        status=status,
+        reason=reason,
+        round=outcome.collapse.round_number if outcome.collapse else None,
+        score=score,
+        rounds=rounds,
+        privacy=statement.to_json(),
+        verdict=verdict(statement),
+    )
+
+
+def verdict(statement: PrivacyStatement) -> Verdict:
+    """What may be said of a cell whose claim no audit has tried to refute."""
+    if not statement.infinite:
+        return "proven"
+    if statement.protected_rounds and not statement.epsilon_protected_infinite:
+        return "partial"
+    return "unprotected"
+
+
+def _status(outcome: FederationOutcome, score: ScoreBlock | None) -> tuple[Status, str]:
+    if outcome.collapse is not None:
+        return "collapsed", str(outcome.collapse)
+    if score is None or score.value is None:
+        return "collapsed", "the score is undefined: predictions are not finite"
+    margin = score.standard_error or 0.0
+    if score.value <= score.chance + margin:
+        return "collapsed", (
+            f"{score.name} {score.value:.4f} is not above chance {score.chance:.4f} "
+            f"by one standard error ({margin:.4f})"
+        )
+    return "ok", ""
+
+
+def _score(metric: str, outcome: FederationOutcome) -> ScoreBlock | None:
+    scored = [entry.scores for entry in outcome.history if entry.scores is not None]
+    if not scored:
+        return None
+    last = scored[-1]
+    return ScoreBlock(
+        name=metric,
+        value=None if outcome.collapse else finite(last.value),
+        chance=last.chance,
+        standard_error=finite(last.standard_error),
+        per_site={site: finite(value) for site, value in last.per_site.items()},
+    )
+
+
+def _rounds(
+    config: CellConfig, outcome: FederationOutcome, statement: PrivacyStatement
+) -> tuple[RoundBlock, ...]:
+    planned = strengths(config.schedule, config.federation.rounds)
+    protects = config.algorithm.name != "none"
+    blocks = []
+    for entry in outcome.history:
+        strength = planned[entry.round - 1] if protects else None
+        scores = entry.scores
+        blocks.append(
+            RoundBlock(
+                round=entry.round,
+                protected=strength is not None,
+                strength=strength,
+                steps=entry.steps,
+                score=finite(scores.value) if scores else None,
+                score_per_site={k: finite(v) for k, v in scores.per_site.items()}
+                if scores
+                else {},
+                secondary={k: finite(v) for k, v in scores.secondary.items()} if scores else {},
+                loss=finite(entry.loss),
+                update_norm=finite(entry.update_norm),
+                snr=signal_to_noise(entry.update_norm, entry.noise_norm),
+                epsilon=statement.epsilon_after[entry.round - 1],
+            )
+        )
+    return tuple(blocks)
+
+
+def signal_to_noise(update_norm: float, noise_norm: float) -> float | None:
+    """Norm of the averaged update without its expected noise, over that noise's expected norm.
+
+    The update that the server sees is signal plus independent noise, so its expected squared
+    norm is the sum of both; what remains after subtracting the noise estimates the signal.
+    """
+    if noise_norm <= 0:
+        return None
+    signal = max(update_norm**2 - noise_norm**2, 0.0) ** 0.5
+    return finite(signal / noise_norm)
+
+
+def _identity(config: CellConfig, overrides: Sequence[str]) -> CellResult:
+    return CellResult(
+        schema=SCHEMA,
+        cell_id=cell_id(config),
+        algorithm=config.algorithm.name,
+        schedule=schedule_name(config),
+        dataset=config.dataset.name,
+        federation=config.federation.name,
+        model=config.model.name,
+        seed=config.seed,
+        synthetic=config.dataset.source == "synthetic",
+        engine=config.engine.name,
+        device=str(resolve_device(config.device)),
+        versions=versions(),
+        status="failed",
+        reason="",
+        round=None,
+        error=None,
+        score=None,
+        rounds=(),
+        privacy=None,
+        audit=None,
+        verdict=None,
+        timing_s={},
+        sites={},
+        config=meaning(config),
+        overrides=tuple(overrides),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    packages = ("torch", "flwr", "opacus", "dp-accounting", "numpy")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {"fedprivacy": __version__, "python": platform.python_version(), **found}
+
+
+def _with(result: CellResult, **changes: object) -> CellResult:
+    return CellResult(**{**result.__dict__, **changes})  # type: ignore[arg-type]
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _describe(error: Exception) -> dict[str, str]:
+    own = error.traceback_text if isinstance(error, ClientFailure) else ""
+    text = own or "".join(traceback.format_exception(error))
+    return {"type": type(error).__name__, "message": str(error), "traceback": text}
+
+
+class Stopwatch:
+    """Seconds spent in the named parts of a cell."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._parts = dict.fromkeys(("setup", "train", "evaluate", "account", "audit"), 0.0)
+
+    @contextlib.contextmanager
+    def measure(self, part: str) -> Iterator[None]:
+        """Add the time of a block to a part."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._parts[part] += time.perf_counter() - start
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds by part, and in total."""
+        total = time.perf_counter() - self._start
+        return {**{k: round(v, 4) for k, v in self._parts.items()}, "total": round(total, 4)}

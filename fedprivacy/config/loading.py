@@ -1,0 +1,45 @@
+"""From Hydra's composed configuration to a frozen, validated ``CellConfig``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fedprivacy.config.schema import CellConfig
+from fedprivacy.config.serialization import from_plain
+from fedprivacy.errors import ConfigError
+
+_NOT_OURS = frozenset({"hydra"})
+
+
+def to_plain_config(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as plain values, without Hydra's own node.
+
+    Raises:
+        ConfigError: a mandatory value is missing or an interpolation cannot be resolved.
+    """
+    plain: dict[str, Any] = {}
+    for key in cfg:
+        if key in _NOT_OURS:
+            continue
+        try:
+            node = cfg._get_node(key)
+            if OmegaConf.is_config(node):
+                plain[str(key)] = OmegaConf.to_container(
+                    node, resolve=True, throw_on_missing=True
+                )
+            else:
+                plain[str(key)] = cfg[key]
+        except OmegaConfBaseException as error:
+            full = getattr(error, "full_key", None) or str(key)
+            raise ConfigError(
+                str(full), "???", "a value", f"set {full}=... ({str(error).splitlines()[0]})"
+            ) from error
+    return plain
+
+
+def to_cell_config(cfg: DictConfig) -> CellConfig:
+    """The typed, frozen configuration of a cell. Ranges are checked by ``validate``."""
+    return from_plain(to_plain_config(cfg))

@@ -1,0 +1,187 @@
+"""One check of everything that types cannot say: ranges and rules across fields."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from fedprivacy.accounting.units import VIEWS
+from fedprivacy.config.schema import (
+    BreastDensityConf,
+    CellConfig,
+    DpsgdConf,
+    GaussianConf,
+    HiggsConf,
+    IxiConf,
+    SvtConf,
+)
+from fedprivacy.device import DEVICES
+from fedprivacy.errors import ConfigError
+from fedprivacy.schedules import RULES, strengths
+
+PARTITIONS = ("natural", "uniform", "linear", "square", "exponential", "dirichlet")
+
+
+def validate(config: CellConfig) -> None:
+    """Refuse a configuration that cannot be run as it says.
+
+    Raises:
+        ConfigError: names the key, the value, what is allowed and the fix.
+    """
+    for check in (
+        _check_run,
+        _check_federation,
+        _check_schedule,
+        _check_dataset,
+        _check_algorithm,
+        _check_privacy,
+    ):
+        check(config)
+
+
+def one_of(key: str, value: object, allowed: Sequence[object]) -> None:
+    """Refuse a value that is not among the allowed ones."""
+    if value not in allowed:
+        words = ", ".join(str(item) for item in allowed)
+        raise ConfigError(key, value, f"one of {words}", f"{key}={allowed[0]}")
+
+
+def in_range(
+    key: str,
+    value: float | None,
+    *,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    most: float = math.inf,
+    fix: str = "",
+) -> None:
+    """Refuse a number outside ``above < value``, ``least <= value <= most``, or not finite."""
+    if value is None:
+        return
+    if math.isfinite(value) and above < value and least <= value <= most:
+        return
+    bounds = []
+    if above > -math.inf:
+        bounds.append(f"above {above:g}")
+    if least > -math.inf:
+        bounds.append(f"at least {least:g}")
+    if most < math.inf:
+        bounds.append(f"at most {most:g}")
+    allowed = "a finite number " + " and ".join(bounds)
+    raise ConfigError(key, value, allowed.strip(), fix or f"choose {key} {' and '.join(bounds)}")
+
+
+def _check_run(config: CellConfig) -> None:
+    one_of("device", config.device, DEVICES)
+    one_of("engine.name", config.engine.name, ("inprocess", "ray"))
+    in_range("engine.timeout_s", config.engine.timeout_s, above=0)
+    in_range("engine.torch_threads", config.engine.torch_threads, least=1)
+    in_range("seed", config.seed, least=0)
+    in_range("sweep.workers", config.sweep.workers, least=1)
+    in_range("collapse.fraction", config.collapse.fraction, least=0, most=1)
+
+
+def _check_federation(config: CellConfig) -> None:
+    federation = config.federation
+    one_of("federation.name", federation.name, ("fedavg", "local", "central"))
+    one_of("federation.weighting", federation.weighting, ("examples", "uniform"))
+    one_of("federation.optimizer", federation.optimizer, ("sgd", "adam"))
+    in_range("federation.rounds", federation.rounds, least=1)
+    in_range("federation.local_epochs", federation.local_epochs, above=0)
+    in_range("federation.batch_size", federation.batch_size, least=1)
+    in_range("federation.lr", federation.lr, above=0)
+    in_range("federation.momentum", federation.momentum, least=0, most=0.9999)
+    in_range("federation.evaluate_every", federation.evaluate_every, least=0)
+    if federation.optimizer != "sgd" and federation.momentum:
+        raise ConfigError(
+            "federation.momentum",
+            federation.momentum,
+            f"0 with optimizer={federation.optimizer}, which has its own",
+            "federation.momentum=0 or federation.optimizer=sgd",
+        )
+
+
+def _check_schedule(config: CellConfig) -> None:
+    schedule = config.schedule
+    one_of("schedule.name", schedule.name, sorted(RULES))
+    in_range("schedule.n", schedule.n, least=1)
+    in_range("schedule.offset", schedule.offset, least=0)
+    in_range("schedule.decay", schedule.decay, above=0, most=1)
+    if config.algorithm.name != "none":
+        strengths(schedule, config.federation.rounds)
+
+
+def _check_dataset(config: CellConfig) -> None:
+    dataset = config.dataset
+    one_of("dataset.source", dataset.source, ("synthetic", "real"))
+    one_of("dataset.size", dataset.size, ("demo", "full"))
+    one_of("dataset.partition", dataset.partition, PARTITIONS)
+    in_range("dataset.n_sites", dataset.n_sites, least=1)
+    in_range("dataset.dirichlet_alpha", dataset.dirichlet_alpha, above=0)
+    in_range("dataset.test_fraction", dataset.test_fraction, above=0, most=0.9)
+    in_range("dataset.max_records_per_patient", dataset.max_records_per_patient, least=1)
+    in_range("dataset.declared_records", dataset.declared_records, least=1)
+    if isinstance(dataset, HiggsConf):
+        one_of(
+            "dataset.test_convention", dataset.test_convention, ("baldi", "nvflare", "fraction")
+        )
+        in_range("dataset.max_rows", dataset.max_rows, least=1)
+    if isinstance(dataset, IxiConf):
+        one_of("dataset.label_resize", dataset.label_resize, ("flamby", "nearest", "threshold"))
+        if len(dataset.shape) != 3 or min(dataset.shape) < 4:
+            raise ConfigError(
+                "dataset.shape", dataset.shape, "three sizes of at least 4", "[24,32,24]"
+            )
+    if isinstance(dataset, BreastDensityConf):
+        one_of("dataset.layout", dataset.layout, ("datalist", "rsna"))
+        in_range("dataset.image_size", dataset.image_size, least=8, most=2048)
+
+
+def _check_algorithm(config: CellConfig) -> None:
+    checks: dict[type, Callable[[CellConfig], None]] = {
+        DpsgdConf: _check_dpsgd,
+        SvtConf: _check_svt,
+        GaussianConf: _check_gaussian,
+    }
+    check = checks.get(type(config.algorithm))
+    if check is not None:
+        check(config)
+
+
+def _check_dpsgd(config: CellConfig) -> None:
+    conf = config.algorithm
+    assert isinstance(conf, DpsgdConf)
+    in_range("algorithm.noise_multiplier", conf.noise_multiplier, least=0)
+    in_range("algorithm.max_grad_norm", conf.max_grad_norm, above=0)
+    in_range("algorithm.sampling_rate", conf.sampling_rate, above=0, most=1)
+    in_range("algorithm.divisor", conf.divisor, above=0)
+    one_of(
+        "algorithm.grad_engine",
+        conf.grad_engine,
+        ("auto", "opacus", "bookkeeping", "vmap", "loop"),
+    )
+
+
+def _check_svt(config: CellConfig) -> None:
+    conf = config.algorithm
+    assert isinstance(conf, SvtConf)
+    in_range("algorithm.fraction", conf.fraction, above=0, most=1)
+    in_range("algorithm.epsilon", conf.epsilon, above=0)
+    in_range("algorithm.noise_var", conf.noise_var, above=0)
+    in_range("algorithm.gamma", conf.gamma, above=0)
+    in_range("algorithm.tau", conf.tau, least=0)
+
+
+def _check_gaussian(config: CellConfig) -> None:
+    conf = config.algorithm
+    assert isinstance(conf, GaussianConf)
+    in_range("algorithm.sigma0", conf.sigma0, least=0)
+    in_range("algorithm.percentile", conf.percentile, least=0, most=100)
+
+
+def _check_privacy(config: CellConfig) -> None:
+    privacy = config.privacy
+    one_of("privacy.view", privacy.view, VIEWS)
+    one_of("privacy.randomness", privacy.randomness, ("secret", "seeded"))
+    one_of("privacy.unit", privacy.unit, ("auto", "record", "site"))
+    in_range("privacy.delta", privacy.delta, above=0, most=0.1)

@@ -1,0 +1,35 @@
+"""Loaded datasets, kept by the process so that a sweep reads each only once."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from dataclasses import asdict
+
+from fedprivacy.config.schema import DatasetConf
+from fedprivacy.data.base import FederatedData
+from fedprivacy.data.registry import get_dataset
+
+CAPACITY = 4
+_loaded: OrderedDict[str, FederatedData] = OrderedDict()
+
+
+def dataset_key(conf: DatasetConf) -> str:
+    """A text that is equal for equal records: the configuration without training defaults."""
+    plain = asdict(conf)
+    plain.pop("training")
+    plain.pop("declared_records")
+    return json.dumps(plain, sort_keys=True)
+
+
+def load_data(conf: DatasetConf) -> FederatedData:
+    """The dataset, from memory if this process has read it before."""
+    key = dataset_key(conf)
+    if key not in _loaded:
+        dataset = get_dataset(conf.name)
+        dataset.prepare(conf)
+        _loaded[key] = dataset.load(conf)
+        while len(_loaded) > CAPACITY:
+            _loaded.popitem(last=False)
+    _loaded.move_to_end(key)
+    return _loaded[key]
