@@ -1,0 +1,56 @@
+"""Which datasets there are, each imported only when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from fedprivacy.data.base import Dataset
+from fedprivacy.errors import ConfigError
+
+# A dataset is one module with DATASET (a Dataset) and verify(root, source) -> problems.
+_MODULES = {
+    "wisconsin": "fedprivacy.data.wisconsin",
+    "higgs": "fedprivacy.data.higgs",
+    "ixi_tiny": "fedprivacy.data.ixi",
+    "breast_density": "fedprivacy.data.breast_density",
+}
+
+
+def dataset_names() -> tuple[str, ...]:
+    """Names of all datasets, as in ``conf/dataset``."""
+    return tuple(_MODULES)
+
+
+def get_dataset(name: str) -> Dataset:
+    """The dataset called ``name``.
+
+    Raises:
+        ConfigError: there is no such dataset.
+    """
+    dataset: Dataset = _module(name).DATASET
+    return dataset
+
+
+def verify_dataset(name: str, root: Path, source: str) -> list[str]:
+    """Problems found in the files of dataset ``name`` under ``root``; empty when sound.
+
+    Args:
+        name: the dataset.
+        root: ``dataset.root``.
+        source: synthetic or real.
+
+    Raises:
+        ConfigError: there is no such dataset.
+        DataError: there are no files to check.
+    """
+    problems: list[str] = _module(name).verify(root, source)
+    return problems
+
+
+def _module(name: str) -> ModuleType:
+    if name not in _MODULES:
+        allowed = f"one of {', '.join(_MODULES)}"
+        raise ConfigError("dataset", name, allowed, "dataset=wisconsin")
+    return importlib.import_module(_MODULES[name])
