@@ -30,21 +30,23 @@ MIN_SITE_ROWS = 10
 # in the order of its columns: ten means, ten standard errors, ten "worst" values of radius,
 # texture, perimeter, area, smoothness, compactness, concavity, concave points, symmetry and
 # fractal dimension. Typed in, not computed: scaling then reads no record.
+# fmt: off
 PUBLISHED_MIN = (
-    (6.981, 9.71, 43.79, 143.5, 0.053, 0.019, 0.0, 0.0, 0.106, 0.05)
-    + (0.112, 0.36, 0.757, 6.802, 0.002, 0.002, 0.0, 0.0, 0.008, 0.001)
-    + (7.93, 12.02, 50.41, 185.2, 0.071, 0.027, 0.0, 0.0, 0.156, 0.055)
+    6.981, 9.71, 43.79, 143.5, 0.053, 0.019, 0.0, 0.0, 0.106, 0.05,
+    0.112, 0.36, 0.757, 6.802, 0.002, 0.002, 0.0, 0.0, 0.008, 0.001,
+    7.93, 12.02, 50.41, 185.2, 0.071, 0.027, 0.0, 0.0, 0.156, 0.055,
 )
 PUBLISHED_MAX = (
-    (28.11, 39.28, 188.5, 2501.0, 0.163, 0.345, 0.427, 0.201, 0.304, 0.097)
-    + (2.873, 4.885, 21.98, 542.2, 0.031, 0.135, 0.396, 0.053, 0.079, 0.03)
-    + (36.04, 49.54, 251.2, 4254.0, 0.223, 1.058, 1.252, 0.291, 0.664, 0.208)
+    28.11, 39.28, 188.5, 2501.0, 0.163, 0.345, 0.427, 0.201, 0.304, 0.097,
+    2.873, 4.885, 21.98, 542.2, 0.031, 0.135, 0.396, 0.053, 0.079, 0.03,
+    36.04, 49.54, 251.2, 4254.0, 0.223, 1.058, 1.252, 0.291, 0.664, 0.208,
 )
+# fmt: on
 
 ASSUMPTIONS = (
     "features are scaled by the minimum and maximum that the dataset's own description prints; "
     "that table is taken as public",
-    "one record is one patient: the dataset carries no patient identifier",
+    "one record is one patient: scikit-learn's copy carries no patient identifier",
     "which record belongs to which site is fixed by dataset.split_seed and taken as public",
 )
 
