@@ -63,7 +63,7 @@ MODELS: dict[str, ModelEntry] = {
         "a 2-D image (channels, height, width)",
         3,
         frozenset({"binary", "multiclass"}),
-        lambda conf: len(conf.channels) - 1 if isinstance(conf, DensityCnnConf) else 0,
+        lambda conf: len(conf.channels) if isinstance(conf, DensityCnnConf) else 0,
     ),
     "unet3d": ModelEntry(
         _build_unet3d,

@@ -7,6 +7,7 @@ Opacus' hooks see; the blocks here are our own and register each layer once.
 from __future__ import annotations
 
 import math
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -43,6 +44,9 @@ class UNet3d(nn.Module):
         levels: encoding blocks, the bottom one included.
         norm: ``group`` (GroupNorm) or ``none``.
         groups: groups of GroupNorm, lowered to a common divisor with each layer's channels.
+
+    Raises:
+        ValueError: ``norm`` is not one of ``NORMS``.
     """
 
     def __init__(
@@ -55,6 +59,8 @@ class UNet3d(nn.Module):
         groups: int = 4,
     ) -> None:
         super().__init__()
+        if norm not in NORMS:
+            raise ValueError(f"norm={norm!r} is not one of {NORMS}")
         width = [first_channels * 2**i for i in range(levels + 1)]
         self.encoders = nn.ModuleList(
             nn.Sequential(
