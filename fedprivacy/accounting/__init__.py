@@ -1,0 +1,53 @@
+"""Privacy accounting, usable on its own: no Flower, Hydra, MLflow or torch is imported.
+
+Write down what was released, then ask what it proves. Two rounds of DP-SGD at one hospital
+(20 steps each, every record in a step with probability 0.2, noise twice the clip norm):
+
+>>> from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
+>>> from fedprivacy.accounting import Event, Ledger, epsilon
+>>> step = PoissonSampledDpEvent(0.2, GaussianDpEvent(2.0))
+>>> kind = dict(mechanism="dpsgd", unit="record", neighbouring="zero_out", view="server_updates")
+>>> ledger = Ledger(tuple(
+...     Event(round=r, site="A", dp_event=SelfComposedDpEvent(step, 20), protected=True, **kind)
+...     for r in (1, 2)))
+>>> round(epsilon(ledger, delta=1e-5, neighbouring="zero_out"), 3)
+3.114
+
+``privacy_statement`` says the same for several sites, units and views, with reasons where nothing
+is proved.
+"""
+
+from fedprivacy.accounting.accountant import Bound, bound, epsilon, per_round
+from fedprivacy.accounting.claims import Claim, SiteBound, claim, exposed
+from fedprivacy.accounting.delta import default_delta, resolve_delta
+from fedprivacy.accounting.events import Event
+from fedprivacy.accounting.ledger import Ledger
+from fedprivacy.accounting.patients import patient_event
+from fedprivacy.accounting.renyi import epsilon_rdp
+from fedprivacy.accounting.statement import PrivacyStatement, privacy_statement
+from fedprivacy.accounting.units import NEIGHBOURING, UNITS, VIEWS, Neighbouring, Unit, View
+
+__all__ = [
+    "NEIGHBOURING",
+    "UNITS",
+    "VIEWS",
+    "Bound",
+    "Claim",
+    "Event",
+    "Ledger",
+    "Neighbouring",
+    "PrivacyStatement",
+    "SiteBound",
+    "Unit",
+    "View",
+    "bound",
+    "claim",
+    "default_delta",
+    "epsilon",
+    "epsilon_rdp",
+    "exposed",
+    "patient_event",
+    "per_round",
+    "privacy_statement",
+    "resolve_delta",
+]

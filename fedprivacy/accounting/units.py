@@ -1,4 +1,4 @@
-"""The words a privacy number is stated in."""
+"""The words a privacy number is stated in, and which of them contain which."""
 
 from __future__ import annotations
 
@@ -9,5 +9,19 @@ Neighbouring = Literal["zero_out", "add_remove", "replace_one"]
 View = Literal["server_updates", "aggregate", "final_model"]
 
 UNITS: tuple[Unit, ...] = ("record", "patient", "site")
+"""From the finest to the coarsest: a site holds patients, a patient has records."""
+
 NEIGHBOURING: tuple[Neighbouring, ...] = ("zero_out", "add_remove", "replace_one")
+
 VIEWS: tuple[View, ...] = ("server_updates", "aggregate", "final_model")
+"""From the strongest adversary to the weakest: each sees all that the next ones see."""
+
+
+def view_contains(stronger: View, weaker: View) -> bool:
+    """Whether an adversary with the first view sees all that one with the second sees."""
+    return VIEWS.index(stronger) <= VIEWS.index(weaker)
+
+
+def unit_contains(coarser: Unit, finer: Unit) -> bool:
+    """Whether each of the finer units lies inside one of the coarser (a unit contains itself)."""
+    return UNITS.index(coarser) >= UNITS.index(finer)

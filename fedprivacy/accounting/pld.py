@@ -1,0 +1,155 @@
+"""Privacy loss distributions of histories, from dp-accounting, with pessimistic rounding.
+
+Two gaps of dp-accounting 0.6 are closed here. Its PLD accountant ignores how often a randomised
+response was applied, and refuses Laplace noise under replace_one; both follow from the same
+definitions that it uses elsewhere (a noise multiplier is relative to the norm bounding one
+contribution, so a replacement has sensitivity 2: it prices Gaussians that way).
+
+The estimates are upper bounds: Doroshenko, Ghazi, Kamath, Kumar & Manurangsi 2022, "Connect the
+Dots", with each direction of the neighbouring relation composed on its own and the worse taken
+(Lebeda, Regehr, Kamath & Steinke 2024, arXiv 2405.20769).
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache, reduce
+from typing import Any, TypeAlias
+
+from dp_accounting import NeighboringRelation
+from dp_accounting import dp_event as dp
+from dp_accounting.pld import privacy_loss_distribution as plds
+
+from fedprivacy.accounting.history import History
+from fedprivacy.accounting.units import Neighbouring
+from fedprivacy.errors import AccountingError
+
+Pld: TypeAlias = Any
+"""``dp_accounting``'s PrivacyLossDistribution; the library ships no types."""
+
+RELATIONS: dict[Neighbouring, NeighboringRelation] = {
+    "zero_out": NeighboringRelation.REPLACE_SPECIAL,
+    "add_remove": NeighboringRelation.ADD_OR_REMOVE_ONE,
+    "replace_one": NeighboringRelation.REPLACE_ONE,
+}
+
+MAX_GRID = 400_000
+"""Points of the longest grid of losses; beyond it the grid is made coarser, still pessimistic."""
+
+_CACHED = 64
+
+
+def composed(parts: History, neighbouring: Neighbouring, interval: float) -> Pld:
+    """The distribution of the total loss of a history on a grid of ``interval``.
+
+    Raises:
+        AccountingError: an event has no known distribution under this relation.
+    """
+    identity = plds.identity(value_discretization_interval=interval)
+    factors = (power(event, count, neighbouring, interval) for event, count in parts)
+    return reduce(lambda total, factor: total.compose(factor), factors, identity)
+
+
+@lru_cache(maxsize=_CACHED)
+def power(event: dp.DpEvent, count: int, neighbouring: Neighbouring, interval: float) -> Pld:
+    """The distribution of ``count`` applications of one elementary event."""
+    one = _single(event, neighbouring, interval)
+    return one if count == 1 else one.self_compose(count)
+
+
+@lru_cache(maxsize=_CACHED)
+def _single(event: dp.DpEvent, neighbouring: Neighbouring, interval: float) -> Pld:
+    relation = RELATIONS[neighbouring]
+    replaced = neighbouring == "replace_one"
+    grid = {"value_discretization_interval": interval}
+    if isinstance(event, dp.GaussianDpEvent):
+        return plds.from_gaussian_mechanism(
+            event.noise_multiplier, neighboring_relation=relation, **grid
+        )
+    if isinstance(event, dp.LaplaceDpEvent):
+        return plds.from_laplace_mechanism(event.noise_multiplier / (2 if replaced else 1), **grid)
+    if isinstance(event, dp.RandomizedResponseDpEvent) and neighbouring != "add_remove":
+        return plds.from_randomized_response(
+            event.noise_parameter, event.num_buckets, neighboring_relation=relation, **grid
+        )
+    if isinstance(event, dp.MixtureOfGaussiansDpEvent) and not replaced:
+        return plds.from_mixture_gaussian_mechanism(
+            event.standard_deviation, event.sensitivities, event.sampling_probs, **grid
+        )
+    if isinstance(event, dp.TruncatedSubsampledGaussianDpEvent):
+        return plds.from_truncated_subsampled_gaussian_mechanism(
+            **_fields(event), neighboring_relation=relation, **grid
+        )
+    if isinstance(event, dp.PoissonSampledDpEvent):
+        return _sampled(event, neighbouring, interval)
+    raise AccountingError(f"{type(event).__name__} has no known bound under {neighbouring}")
+
+
+def _fields(event: dp.TruncatedSubsampledGaussianDpEvent) -> dict[str, float | int]:
+    return {
+        "dataset_size": event.dataset_size,
+        "sampling_probability": event.sampling_probability,
+        "truncated_batch_size": event.truncated_batch_size,
+        "noise_multiplier": event.noise_multiplier,
+    }
+
+
+def _sampled(event: dp.PoissonSampledDpEvent, neighbouring: Neighbouring, interval: float) -> Pld:
+    inner = event.event
+    if isinstance(inner, dp.GaussianDpEvent):
+        return plds.from_gaussian_mechanism(
+            inner.noise_multiplier,
+            sampling_prob=event.sampling_probability,
+            neighboring_relation=RELATIONS[neighbouring],
+            value_discretization_interval=interval,
+        )
+    if isinstance(inner, dp.LaplaceDpEvent) and neighbouring != "replace_one":
+        return plds.from_laplace_mechanism(
+            inner.noise_multiplier,
+            sampling_prob=event.sampling_probability,
+            value_discretization_interval=interval,
+        )
+    raise AccountingError(
+        f"Poisson sampling of {type(inner).__name__} has no known bound under {neighbouring}"
+    )
+
+
+def interval_for(parts: History, neighbouring: Neighbouring, wanted: float) -> float:
+    """``wanted``, or the coarser power-of-two multiple that keeps the grid within memory.
+
+    Nearly noiseless mechanisms have losses in the millions; their bounds need no third decimal.
+    """
+    reach = math.fsum(_reach(event, count, neighbouring) for event, count in parts)
+    excess = 2.0 * reach / (wanted * MAX_GRID)
+    return wanted if excess <= 1 else wanted * 2.0 ** math.ceil(math.log2(excess))
+
+
+def _reach(event: dp.DpEvent, count: int, neighbouring: Neighbouring) -> float:
+    """About where the loss of ``count`` applications ends; it sizes the grid, it is no bound.
+
+    Losses of mean m have variance about 2 m (exactly so for a Gaussian); nine deviations.
+    """
+    mean, largest = _mean_and_largest(event, 2.0 if neighbouring == "replace_one" else 1.0)
+    return min(count * largest, count * mean + 9.0 * math.sqrt(2.0 * count * mean) + largest)
+
+
+def _mean_and_largest(event: dp.DpEvent, sensitivity: float) -> tuple[float, float]:
+    """Mean loss from above, and the largest loss but for about 1e-20 of the probability."""
+    if isinstance(event, dp.PoissonSampledDpEvent):
+        mean, largest = _mean_and_largest(event.event, sensitivity)
+        rate = event.sampling_probability
+        # Jensen: the divergence is convex; and KL <= log(1 + chi^2), chi^2 = q^2 (e^(2 mean) - 1).
+        chi = rate**2 * math.expm1(min(2.0 * mean, 700.0))
+        return min(rate * mean, math.log1p(chi) if 2.0 * mean < 700.0 else math.inf), largest
+    if isinstance(event, dp.LaplaceDpEvent):
+        loss = sensitivity / event.noise_multiplier
+        return min(loss, loss**2 / 2), loss
+    if isinstance(event, dp.RandomizedResponseDpEvent):
+        p, buckets = event.noise_parameter, event.num_buckets
+        loss = math.log1p(buckets * (1 - p) / p)
+        return min(loss, loss**2 / 2), loss
+    if isinstance(event, dp.MixtureOfGaussiansDpEvent):
+        mu = sensitivity * max(event.sensitivities) / event.standard_deviation
+    else:
+        mu = sensitivity / event.noise_multiplier
+    return mu**2 / 2, mu**2 / 2 + 10.0 * mu
