@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 from fedprivacy.data.base import Dataset
 from fedprivacy.errors import ConfigError
+
+Generator = Callable[[Path, str, int], None]
 
 # A dataset is one module with DATASET (a Dataset) and verify(root, source) -> problems.
 _MODULES = {
@@ -15,6 +18,12 @@ _MODULES = {
     "higgs": "fedprivacy.data.higgs",
     "ixi_tiny": "fedprivacy.data.ixi",
     "breast_density": "fedprivacy.data.breast_density",
+}
+# A stand-in is one module with generate(folder, size, seed). Wisconsin needs none: it is real.
+_GENERATORS = {
+    "higgs": "fedprivacy.data.higgs_generator",
+    "ixi_tiny": "fedprivacy.data.ixi_generator",
+    "breast_density": "fedprivacy.data.breast_generator",
 }
 
 
@@ -31,6 +40,19 @@ def get_dataset(name: str) -> Dataset:
     """
     dataset: Dataset = _module(name).DATASET
     return dataset
+
+
+def get_generator(name: str) -> Generator:
+    """``generate(folder, size, seed)`` of dataset ``name``: fills a folder with made-up records.
+
+    Raises:
+        ConfigError: there is no such dataset, or it has no synthetic version.
+    """
+    if name not in _GENERATORS:
+        allowed = f"one of {', '.join(_GENERATORS)} (wisconsin has real records only)"
+        raise ConfigError("dataset", name, allowed, "dataset=higgs")
+    generator: Generator = importlib.import_module(_GENERATORS[name]).generate
+    return generator
 
 
 def verify_dataset(name: str, root: Path, source: str) -> list[str]:
