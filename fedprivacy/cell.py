@@ -26,6 +26,7 @@ from fedprivacy.federation.run import FederationOutcome, run_federation
 from fedprivacy.federation.strategy import RoundOutcome
 from fedprivacy.result import (
     LEDGER_FILE,
+    RESULT_FILE,
     SCHEMA,
     CellResult,
     RoundBlock,
@@ -61,6 +62,8 @@ def run_cell(
         overrides: what was typed to get this cell, for the record.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # A result of an earlier, failed run must not outlive an interruption of this one.
+    (folder / RESULT_FILE).unlink(missing_ok=True)
     watch = Stopwatch()
     base = _identity(config, overrides)
     try:
@@ -71,6 +74,14 @@ def run_cell(
     result = _with(result, timing_s=watch.seconds())
     write_result(folder, result)
     return result
+
+
+def failed_result(
+    config: CellConfig, reason: str, kind: str, overrides: Sequence[str] = ()
+) -> CellResult:
+    """The result of a cell that could not leave one itself."""
+    error = {"type": kind, "message": reason, "traceback": ""}
+    return _with(_identity(config, overrides), reason=reason, error=error)
 
 
 def _run(

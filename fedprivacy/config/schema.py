@@ -158,14 +158,15 @@ class HiggsConf(DatasetConf):
     """HIGGS (UCI 280).
 
     Attributes:
-        max_rows: read at most this many rows; null means all of the size chosen.
-        test_convention: baldi (the last 500,000 rows are the test set), nvflare (the first
-            1,000,000) or fraction (test_fraction of the rows, from the end).
+        max_rows: read at most this many rows, from the first; null means all of the size chosen.
+        test_convention: fraction (the last test_fraction of the rows are held out; the only one
+            for synthetic or cut-off tables), baldi (the last 500,000; the 500,000 before them,
+            the authors' validation set, are not used) or nvflare (the first 1,000,000).
     """
 
     name: str = "higgs"
     max_rows: int | None = None
-    test_convention: str = "baldi"
+    test_convention: str = "fraction"
 
 
 @dataclass(frozen=True)

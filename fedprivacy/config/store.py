@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import MISSING as MISSING_TYPE
+from dataclasses import Field, field, fields, is_dataclass, make_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
@@ -38,35 +40,44 @@ class SweepsSearchPath(SearchPathPlugin):
             search_path.append("fedprivacy-cwd", f"file://{here}")
 
 
-def unlocked(cls: type) -> DictConfig:
-    """A frozen dataclass as a typed node that Hydra may still merge into.
+@cache
+def mutable(cls: type) -> type:
+    """A dataclass with the fields of a frozen one, that Hydra may merge into.
 
-    OmegaConf makes nodes of frozen dataclasses read-only, which composition must not be; the
-    values become frozen again when the composed configuration is turned into objects.
+    OmegaConf makes nodes of frozen dataclasses read-only, at every depth, which composition must
+    not be; values become frozen again when the composed configuration is turned into objects.
     """
-    node = OmegaConf.structured(cls)
-    _unlock(node)
-    return node  # type: ignore[no-any-return]
+    hints = get_type_hints(cls)
+    own = [field for field in fields(cls) if field.name in cls.__dict__.get("__annotations__", {})]
+    specification = [
+        (
+            field.name,
+            mutable(hints[field.name]) if is_dataclass(hints[field.name]) else hints[field.name],
+            _default(field),
+        )
+        for field in own
+    ]
+    bases = tuple(mutable(base) for base in cls.__bases__ if is_dataclass(base))
+    return make_dataclass(cls.__name__, specification, bases=bases)
 
 
-def _unlock(node: DictConfig) -> None:
-    OmegaConf.set_readonly(node, None)
-    if node._is_missing() or node._is_none():
-        return
-    for key in node:
-        child: Any = node._get_node(key)
-        if isinstance(child, DictConfig):
-            _unlock(child)
+def _default(described: Field[Any]) -> Any:
+    if described.default is not MISSING_TYPE:
+        return described.default
+    made = described.default_factory
+    if isinstance(made, type) and is_dataclass(made):
+        return field(default_factory=mutable(made))
+    return field(default_factory=made)  # type: ignore[arg-type]
 
 
 @cache
 def register() -> None:
     """Register schema, search path and resolvers with Hydra, once per process."""
     store = ConfigStore.instance()
-    store.store(name="base_cell", node=unlocked(schema.CellConfig), provider="fedprivacy")
+    store.store(name="base_cell", node=mutable(schema.CellConfig), provider="fedprivacy")
     for group, members in GROUPS.items():
         for name, cls in members.items():
-            store.store(f"base_{name}", unlocked(cls), group=group, provider="fedprivacy")
+            store.store(f"base_{name}", mutable(cls), group=group, provider="fedprivacy")
     for group, cls in {
         "schedule": schema.ScheduleConf,
         "federation": schema.FederationConf,
@@ -74,7 +85,7 @@ def register() -> None:
         "privacy": schema.PrivacyConf,
         "tracking": schema.TrackingConf,
     }.items():
-        store.store(f"base_{group}", unlocked(cls), group=group, provider="fedprivacy")
+        store.store(f"base_{group}", mutable(cls), group=group, provider="fedprivacy")
     Plugins.instance().register(SweepsSearchPath)
     _register_resolvers()
 

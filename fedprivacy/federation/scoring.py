@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedprivacy.metrics import score, secondary_scores
+from fedprivacy.metrics import score, secondary
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def score_round(
         chance=whole.chance,
         standard_error=whole.standard_error,
         per_site=per_site,
-        secondary=secondary_scores(metric, rows, labels),
+        secondary=_secondary(metric, rows, labels),
     )
 
 
@@ -78,7 +78,7 @@ def _score_local(metric: str, replies: Sequence[Evidence], final: bool) -> Round
     scores = [score(metric, r.rows, r.labels, standard_error=final) for r in replies]
     values = [s.value for s in scores]
     errors = [s.standard_error for s in scores if s.standard_error is not None]
-    seconds = [secondary_scores(metric, r.rows, r.labels) for r in replies]
+    seconds = [_secondary(metric, r.rows, r.labels) for r in replies]
     return RoundScore(
         value=_mean(values),
         chance=scores[0].chance,
@@ -87,6 +87,12 @@ def _score_local(metric: str, replies: Sequence[Evidence], final: bool) -> Round
         per_site=dict(zip(names, values, strict=True)),
         secondary={key: _mean([second[key] for second in seconds]) for key in seconds[0]},
     )
+
+
+def _secondary(
+    metric: str, rows: NDArray[np.float32], labels: NDArray[np.float32]
+) -> dict[str, float | None]:
+    return {found.name: found.value for found in secondary(metric, rows, labels)}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -28,7 +28,7 @@ def main(grid: Grid, context: Context) -> None:
     strict = StrictGrid(grid, int(context.run_config[SITES]), config.engine.timeout_s)
     strategy = SiteStrategy(
         strict.wait_for_sites(),
-        runtime.parameters.snapshot(),
+        runtime.initial_weights,
         rounds=config.federation.rounds,
         local=config.federation.name == "local",
         evaluate_every=config.federation.evaluate_every,

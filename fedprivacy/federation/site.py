@@ -74,9 +74,15 @@ class CellRuntime:
 
     @cached_property
     def parameters(self) -> FlatParameters:
-        """The model on the training device, seeded by the cell."""
+        """The model on the training device; whoever uses it loads weights first."""
         seed = derive_seed(self.config.seed, "init")
         return FlatParameters(build_model(self.config.model, self.data, seed).to(self.device))
+
+    @cached_property
+    def initial_weights(self) -> torch.Tensor:
+        """``(d,)`` weights before round 1, decided by the cell's seed alone."""
+        seed = derive_seed(self.config.seed, "init")
+        return FlatParameters(build_model(self.config.model, self.data, seed)).snapshot()
 
     def train(self, partition: int, round_number: int, weights: torch.Tensor) -> LocalUpdate:
         """Train one site from the global weights and protect its update.
@@ -93,6 +99,7 @@ class CellRuntime:
             raise TrainingCollapsed("weights became non-finite", round_number, node.name)
         protected = self.mechanism.protect(update, task, trained)
         release = self.mechanism.release(task, trained)
+        protects = task.strength is not None and self.mechanism.placement != "none"
         event = Event(
             round=round_number,
             site=node.name,
@@ -101,8 +108,8 @@ class CellRuntime:
             neighbouring=release.neighbouring,
             view=VIEW,
             dp_event=release.dp_event,
-            protected=task.strength is not None and self.mechanism.name != "none",
-            strength=task.strength,
+            protected=protects,
+            strength=task.strength if protects else None,
             reason=release.reason,
             details=release.details,
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 from flwr.app import Context, RecordDict
@@ -20,6 +21,8 @@ from fedprivacy.federation.engines.inprocess import task_identity
 from fedprivacy.federation.flower import process_state_kept, quiet_flower
 
 _SERVER_NODE = 1
+# Flower fills the sites' run configuration from an app's manifest and the run's overrides of it.
+_APP = Path(__file__).resolve().parents[1] / "app"
 
 
 class RayEngine:
@@ -76,6 +79,8 @@ class RayEngine:
             backend_config=resources,
             server_app_context=context,
             run=run,
+            app_dir=str(_APP),
+            is_app=True,
         )
         final = getattr(result, "context", result)
         if not isinstance(final, Context):

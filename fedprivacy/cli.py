@@ -1,0 +1,41 @@
+"""The command line: subcommands, nothing else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from fedprivacy import __version__
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("fedprivacy.sweep.command", "run one cell, or with -m or +sweeps=NAME a grid"),
+    "report": ("fedprivacy.report.command", "tables and figures of finished sweeps"),
+    "data": ("fedprivacy.data.command", "list, download, verify or generate datasets"),
+}
+
+
+def usage() -> str:
+    """The help text."""
+    lines = [f"fedprivacy {__version__}: what does privacy cost, what does it prove?", ""]
+    lines += [f"  fedprivacy {name:<8} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join([*lines, "", "fedprivacy COMMAND --help tells more."])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; returns the exit status (0 ok, 1 failed, 2 bad input, 130 Ctrl-C)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(__version__)
+        return 0
+    if words[0] not in COMMANDS:
+        print(f"error: unknown command {words[0]!r}\n\n{usage()}", file=sys.stderr)
+        return 2
+    command: Callable[[list[str]], int] = import_module(COMMANDS[words[0]][0]).main
+    try:
+        return command(words[1:])
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,91 @@
+"""Composing cells with Hydra: what was typed becomes one configuration, or an explained error."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from fedprivacy.config.store import conf_dir, register
+from fedprivacy.errors import ConfigError
+
+CONFIG_NAME = "config"
+
+
+@contextmanager
+def hydra_ready(config_dirs: Sequence[str] = ()) -> Iterator[None]:
+    """Initialise Hydra's composition; ``config_dirs`` are the user's own folders."""
+    register()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(conf_dir(), version_base="1.3", job_name="fedprivacy"):
+            yield
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def compose_cell(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> DictConfig:
+    """Compose one configuration, Hydra's own node included. Needs ``hydra_ready``.
+
+    Raises:
+        ConfigError: Hydra or OmegaConf refused; the message names key, value and choices.
+    """
+    extra = [f"hydra.searchpath=[{','.join('file://' + d for d in config_dirs)}]"]
+    typed = [*overrides, *(extra if config_dirs else [])]
+    try:
+        return compose(CONFIG_NAME, overrides=typed, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explained(error, overrides) from error
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Parse overrides by Hydra's grammar.
+
+    Raises:
+        ConfigError: one of them is not an override.
+    """
+    try:
+        return OverridesParser.create().parse_overrides(overrides=list(overrides))
+    except HydraException as error:
+        raise explained(error, overrides) from error
+
+
+def explained(error: Exception, overrides: Sequence[str]) -> ConfigError:
+    """Hydra's complaint as an error that names key, value, what is allowed and the fix."""
+    text = " ".join(str(part) for part in (error, error.__cause__) if part)
+    words = re.sub(r"\s+", " ", text).strip()
+    for override in overrides:
+        key, _, value = override.partition("=")
+        bare = key.lstrip("+~")
+        named = f"'{bare}/{value}'" in words or f"'{bare}'" in words or f"'{key}" in words
+        if named or f"full_key: {bare} " in f"{words} ":
+            return ConfigError(bare, value, _allowed(words), _fix(words, bare))
+    return ConfigError("configuration", " ".join(overrides), words, "fedprivacy run --help")
+
+
+def _allowed(words: str) -> str:
+    choices = re.search(r"Available options in '[^']*': ?(.*?)(?: Config search path| To |$)", words)
+    if choices:
+        return "one of " + ", ".join(
+            name for name in choices.group(1).split() if not name.startswith("base_")
+        )
+    known = re.search(r"Key '([^']*)' is not in struct", words)
+    if known:
+        return f"a key of the schema; '{known.group(1)}' is not one"
+    return words.split(" full_key")[0]
+
+
+def _fix(words: str, key: str) -> str:
+    if "Could not override" in words or "not in struct" in words:
+        return "look the key up with: fedprivacy run --cfg job"
+    if "Could not find" in words:
+        return f"choose one of them for {key}"
+    return f"set {key} to what is allowed"

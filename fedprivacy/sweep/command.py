@@ -1,0 +1,177 @@
+"""``fedprivacy run``: a Hydra application for one cell, and for grids of cells."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.utils import get_args_parser
+from omegaconf import DictConfig
+
+from fedprivacy.config.composition import compose_cell, hydra_ready
+from fedprivacy.config.loading import to_cell_config
+from fedprivacy.config.schema import CellConfig
+from fedprivacy.config.store import conf_dir, register
+from fedprivacy.config.validation import validate
+from fedprivacy.errors import ConfigError
+from fedprivacy.result import CellResult
+from fedprivacy.sweep.plan import Plan, make_plan, split_axes
+
+OK, FAILED, BAD_CONFIG, INTERRUPTED = 0, 1, 2, 130
+_BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+_BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run what was typed after ``fedprivacy run``; returns the exit status."""
+    register()
+    try:
+        args = get_args_parser().parse_args(list(argv))
+    except SystemExit as stop:
+        return BAD_CONFIG if stop.code else OK
+    if _only_informs(args):
+        return _informing(argv)
+    try:
+        dirs = [str(Path(args.config_dir).resolve())] if args.config_dir else []
+        base = _base(args.overrides, dirs)
+        if not (args.multirun or str(base.hydra.mode or "").endswith("MULTIRUN")):
+            return _run_single(argv, args.overrides, dirs)
+        if _uses_stock_sweeper(base):
+            return _run_sweep(make_plan(args.overrides, dirs))
+        return _run_hydra_multirun(argv, args.overrides, dirs)
+    except ConfigError as error:
+        print(_complaint(error), file=sys.stderr)
+        return BAD_CONFIG
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _base(overrides: Sequence[str], dirs: Sequence[str]) -> DictConfig:
+    with hydra_ready(dirs):
+        fixed, _ = split_axes(overrides)
+        return compose_cell(fixed, dirs)
+
+
+def _only_informs(args: Any) -> bool:
+    return any((args.help, args.hydra_help, args.version, args.cfg, args.info is not None)) or bool(
+        args.shell_completion
+    )
+
+
+def _informing(argv: Sequence[str]) -> int:
+    """``--help``, ``--cfg`` and the like are Hydra's own."""
+    try:
+        _hydra_main(argv, lambda _: None)
+    except SystemExit as stop:
+        return BAD_CONFIG if stop.code else OK
+    return OK
+
+
+def _uses_stock_sweeper(base: DictConfig) -> bool:
+    return (
+        base.hydra.sweeper._target_ == _BASIC_SWEEPER
+        and base.hydra.launcher._target_ == _BASIC_LAUNCHER
+    )
+
+
+def _run_single(argv: Sequence[str], overrides: Sequence[str], dirs: Sequence[str]) -> int:
+    """One cell through ``hydra.main``: its output directory, its logging, its ``.hydra``."""
+    with hydra_ready(dirs):
+        _check(to_cell_config(compose_cell(overrides, dirs)))
+    results: list[CellResult] = []
+    _hydra_main(argv, lambda cfg: results.append(_run_composed(cfg)))
+    from fedprivacy.report.table import cell_table
+
+    print(cell_table(results))
+    return FAILED if any(result.status == "failed" for result in results) else OK
+
+
+def _run_hydra_multirun(
+    argv: Sequence[str], overrides: Sequence[str], dirs: Sequence[str]
+) -> int:
+    """A sweeper or launcher of the user's choice: Hydra runs the show, cell by cell."""
+    make_plan(overrides, dirs)
+    results: list[CellResult] = []
+    try:
+        _hydra_main(argv, lambda cfg: results.append(_run_composed(cfg)))
+    except SystemExit as stop:
+        return FAILED if stop.code else OK
+    return FAILED if any(result.status == "failed" for result in results) else OK
+
+
+def _check(config: CellConfig) -> None:
+    validate(config)
+
+
+def _run_composed(cfg: DictConfig) -> CellResult:
+    """The task of ``hydra.main``: run the cell unless it is finished, and record it."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from fedprivacy.cell import run_cell
+    from fedprivacy.config.identity import cell_id
+    from fedprivacy.result import read_result
+    from fedprivacy.sweep.progress import round_bar
+
+    config = to_cell_config(cfg)
+    _check(config)
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    result = read_result(folder)
+    if result is None or not result.finished or result.cell_id != cell_id(config):
+        with round_bar(config) as listener:
+            result = run_cell(
+                config, folder, listener=listener, overrides=list(hydra.overrides.task)
+            )
+    else:
+        print(f"{folder}: finished before, not run again", file=sys.stderr)
+    _recorder(config, "cells")(result, folder)
+    return result
+
+
+def _run_sweep(plan: Plan) -> int:
+    from fedprivacy.report.report import write_report
+    from fedprivacy.sweep.runner import run_plan
+    from fedprivacy.tracking.links import sweep_links
+
+    record = _recorder(plan.settings, plan.name)
+    outcome = run_plan(plan, record)
+    report = write_report([plan.folder])
+    print(report.table)
+    if outcome.skipped:
+        print(f"{outcome.skipped} of {len(plan.cells)} cells were finished before")
+    for path in report.paths:
+        print(f"wrote {path}")
+    if plan.settings.tracking.enabled:
+        print(sweep_links(plan.settings.tracking.uri, record.experiment, plan.name))
+    return FAILED if outcome.failed or outcome.missing else OK
+
+
+def _recorder(config: CellConfig, sweep: str) -> Any:
+    from fedprivacy.tracking.store import Recorder
+
+    tracking = config.tracking
+    return Recorder(
+        uri=tracking.uri,
+        experiment=tracking.experiment or sweep,
+        sweep_id=sweep,
+        enabled=tracking.enabled,
+    )
+
+
+def _hydra_main(argv: Sequence[str], task: Any) -> None:
+    import hydra
+
+    saved = sys.argv
+    sys.argv = ["fedprivacy run", *argv]
+    try:
+        hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(task)()
+    finally:
+        sys.argv = saved
+
+
+def _complaint(error: ConfigError) -> str:
+    notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
+    return f"error: {error}{notes}"

@@ -1,0 +1,147 @@
+"""Which cells a sweep has: every product of every grid, composed and validated beforehand."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from fedprivacy.config.composition import compose_cell, hydra_ready, parse
+from fedprivacy.config.identity import cell_id
+from fedprivacy.config.loading import to_cell_config
+from fedprivacy.config.schema import CellConfig
+from fedprivacy.config.validation import validate
+from fedprivacy.errors import ConfigError
+
+Axes = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell that is to be run.
+
+    Attributes:
+        cell_id: its identity, which is also the name of its folder.
+        folder: where it leaves its result.
+        config: validated configuration.
+        overrides: what to type after ``fedprivacy run`` to get this cell.
+        composed: the configuration as Hydra composed it, for ``.hydra/``.
+    """
+
+    cell_id: str
+    folder: Path
+    config: CellConfig
+    overrides: tuple[str, ...]
+    composed: DictConfig
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep before its first cell.
+
+    Attributes:
+        name: of the sweep, also of its MLflow experiment.
+        folder: where the cells' folders are.
+        cells: in the order of the grids, each once.
+        settings: configuration of the sweep itself (workers, tracking).
+    """
+
+    name: str
+    folder: Path
+    cells: tuple[PlannedCell, ...]
+    settings: CellConfig
+
+
+def make_plan(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Plan:
+    """Compose and validate every cell of a sweep.
+
+    Args:
+        overrides: as typed; values separated by commas are axes.
+        config_dirs: the user's own configuration folders.
+
+    Raises:
+        ConfigError: a cell cannot be run as it says; none is then run.
+    """
+    with hydra_ready(config_dirs):
+        fixed, typed_axes = split_axes(overrides)
+        base = compose_cell(fixed, config_dirs)
+        folder = Path(str(base.hydra.sweep.dir))
+        cells: dict[str, PlannedCell] = {}
+        for combination in combinations(base, fixed, typed_axes):
+            cell = _plan_cell(combination, folder, config_dirs)
+            cells.setdefault(cell.cell_id, cell)
+        settings = next(iter(cells.values())).config
+        return Plan(settings.sweep.name, folder, tuple(cells.values()), settings)
+
+
+def _plan_cell(
+    overrides: Sequence[str], folder: Path, config_dirs: Sequence[str]
+) -> PlannedCell:
+    composed = compose_cell(overrides, config_dirs)
+    try:
+        config = to_cell_config(composed)
+        validate(config)
+        identity = cell_id(config)
+    except ConfigError as error:
+        error.add_note(f"in the cell: fedprivacy run {' '.join(overrides)}")
+        raise
+    return PlannedCell(identity, folder / identity, config, tuple(overrides), composed)
+
+
+def split_axes(overrides: Sequence[str]) -> tuple[list[str], Axes]:
+    """Separate what is fixed from what is swept (``a=1,2`` and the like)."""
+    fixed: list[str] = []
+    axes: Axes = {}
+    for override in parse(overrides):
+        if override.is_sweep_override():
+            axes[override.get_key_element()] = list(override.sweep_string_iterator())
+        else:
+            fixed.append(str(override.input_line))
+    return fixed, axes
+
+
+def combinations(
+    base: DictConfig, fixed: Sequence[str], typed_axes: Mapping[str, list[str]]
+) -> Iterable[list[str]]:
+    """Overrides of every cell: what was typed wins over the axes of the sweep file."""
+    typed_keys = {_bare(key) for key in typed_axes} | {_bare(o.partition("=")[0]) for o in fixed}
+    params = OmegaConf.to_container(base.hydra.sweeper.params or OmegaConf.create({}))
+    shared = _axes("hydra.sweeper.params", params)
+    grids = [
+        _axes(f"grids[{index}]", grid)
+        for index, grid in enumerate(OmegaConf.to_container(base.grids))  # type: ignore[arg-type]
+    ]
+    for grid in grids or [{}]:
+        own = {k: v for k, v in {**shared, **grid}.items() if _bare(k) not in typed_keys}
+        axes = {**own, **typed_axes}
+        for values in itertools.product(*axes.values()):
+            swept = [f"{key}={value}" for key, value in zip(axes, values, strict=True)]
+            yield _ordered(fixed, swept)
+
+
+def _ordered(fixed: Sequence[str], swept: Sequence[str]) -> list[str]:
+    return [*fixed, *swept]
+
+
+def _axes(where: str, grid: Any) -> Axes:
+    if not isinstance(grid, Mapping):
+        raise ConfigError(
+            where, grid, "a mapping from key to values", "write key: value1,value2 in the grid"
+        )
+    axes: Axes = {}
+    for key, value in grid.items():
+        text = ",".join(str(item) for item in value) if isinstance(value, list) else str(value)
+        (override,) = parse([f"{key}={text}"])
+        if override.is_sweep_override():
+            axes[str(key)] = list(override.sweep_string_iterator())
+        else:
+            axes[str(key)] = [text]
+    return axes
+
+
+def _bare(key: str) -> str:
+    return key.lstrip("+~")

@@ -1,0 +1,91 @@
+"""A worker process: keeps imports, data and compiled state warm while it runs cell after cell."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from fedprivacy.config.schema import CellConfig
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell to run."""
+
+    cell_id: str
+    folder: Path
+    config: CellConfig
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RoundDone:
+    """A finished round of the cell that a worker runs."""
+
+    cell_id: str
+    round: int
+    score: float | None
+
+
+@dataclass(frozen=True)
+class CellDone:
+    """A cell has left its result.
+
+    Attributes:
+        cell_id: which.
+        tainted: whether a site was given up on; the worker must be replaced, because the lost
+            site may still run in it.
+    """
+
+    cell_id: str
+    tainted: bool
+
+
+def work(pipe: Connection) -> None:
+    """Run jobs from the pipe until it says None; the loop of a worker process."""
+    # Ctrl-C reaches the whole process group; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger().addHandler(logging.NullHandler())
+    import torch
+
+    from fedprivacy.cell import run_cell
+    from fedprivacy.federation.site import close_runtime
+    from fedprivacy.federation.strategy import RoundOutcome
+
+    torch.set_num_threads(1)
+    while (job := pipe.recv()) is not None:
+
+        def tell(outcome: RoundOutcome, job: Job = job) -> None:
+            score = outcome.scores.value if outcome.scores else None
+            pipe.send(RoundDone(job.cell_id, outcome.round, score))
+
+        with logged(job.folder):
+            result = run_cell(job.config, job.folder, listener=tell, overrides=job.overrides)
+        close_runtime()
+        pipe.send(CellDone(job.cell_id, tainted="no answer from nodes" in result.reason))
+
+
+class logged:  # noqa: N801 - used like a function
+    """Write the log of a cell into its folder while the block runs."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._handler = logging.FileHandler(folder / "fedprivacy.log", encoding="utf-8")
+        self._handler.setFormatter(
+            logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        )
+
+    def __enter__(self) -> None:
+        root = logging.getLogger()
+        self._level = root.level
+        root.setLevel(logging.INFO)
+        root.addHandler(self._handler)
+
+    def __exit__(self, *_: object) -> None:
+        root = logging.getLogger()
+        root.removeHandler(self._handler)
+        root.setLevel(self._level)
+        self._handler.close()
