@@ -18,11 +18,12 @@ is proved.
 """
 
 from fedprivacy.accounting.accountant import Bound, bound, epsilon, per_round
-from fedprivacy.accounting.claims import Claim, SiteBound, claim, exposed
+from fedprivacy.accounting.claims import Claim, SiteBound, claim
 from fedprivacy.accounting.delta import default_delta, resolve_delta
 from fedprivacy.accounting.events import Event
 from fedprivacy.accounting.ledger import Ledger
 from fedprivacy.accounting.patients import patient_event
+from fedprivacy.accounting.reasons import exposed
 from fedprivacy.accounting.renyi import epsilon_rdp
 from fedprivacy.accounting.statement import PrivacyStatement, privacy_statement
 from fedprivacy.accounting.units import NEIGHBOURING, UNITS, VIEWS, Neighbouring, Unit, View

@@ -75,13 +75,11 @@ def bound(events: Iterable[Event], delta: float, neighbouring: Neighbouring) -> 
 
 def per_round(
     events: Iterable[Event], delta: float, neighbouring: Neighbouring
-) -> tuple[tuple[int, float], ...]:
-    """``(round, epsilon of everything up to and including it)`` for each round with an event.
+) -> dict[int, float | None]:
+    """Epsilon of everything up to and including each round that has an event, by round.
 
-    ``math.inf`` from the first unprotected release on. The last value equals ``epsilon`` up to
-    float noise of the FFT (1e-6).
-
-    Args and raises as ``epsilon``.
+    None from the first unprotected release on (there is no number to draw). The last value
+    equals ``epsilon`` up to float noise of the FFT (1e-6). Arguments and errors as ``epsilon``.
     """
     events = tuple(events)
     check_composable(events, neighbouring)
@@ -92,7 +90,8 @@ def per_round(
         for number, group in groupby(ordered, key=lambda event: event.round)
     }
     values = _cumulative(tuple(rounds.values()), delta, neighbouring)
-    return tuple(zip(rounds, values, strict=True))
+    drawn = (None if math.isinf(value) else value for value in values)
+    return dict(zip(rounds, drawn, strict=True))
 
 
 def check_composable(events: Sequence[Event], neighbouring: Neighbouring) -> None:

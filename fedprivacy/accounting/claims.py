@@ -12,11 +12,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fedprivacy.accounting.accountant import Bound, bound
+from fedprivacy.accounting.accountant import Bound, bound, per_round
 from fedprivacy.accounting.events import Event
-from fedprivacy.accounting.history import history
 from fedprivacy.accounting.ledger import Ledger
 from fedprivacy.accounting.patients import patient_event
+from fedprivacy.accounting.reasons import complete_groups, why_infinite, why_nothing
 from fedprivacy.accounting.units import Neighbouring, Unit, View, unit_contains, view_contains
 from fedprivacy.errors import AccountingError
 
@@ -46,6 +46,8 @@ class Claim:
         per_site: the bounds of each site, in the ledger's order.
         reason: why it is infinite, empty where it is finite.
         derivation: how it follows from the ledger, in words.
+        protected_unproved: whether some releases were protected, though not in a way from which
+            anything about this unit and view follows.
     """
 
     unit: Unit
@@ -55,6 +57,7 @@ class Claim:
     per_site: Mapping[str, SiteBound] = field(default_factory=dict)
     reason: str = ""
     derivation: str = ""
+    protected_unproved: bool = False
 
     @property
     def total(self) -> Bound:
@@ -67,8 +70,27 @@ class Claim:
     @property
     def protected(self) -> Bound | None:
         """The worst site's bound over protected releases alone; None where there was none."""
+        if self.protected_unproved:
+            return Bound(math.inf, 0.0)
         bounds = [site.protected for site in self.per_site.values() if site.protected is not None]
         return max(bounds, key=lambda item: item.epsilon, default=None)
+
+    def by_round(self, delta: float, *, protected_only: bool = False) -> dict[int, float | None]:
+        """The worst site's epsilon after each round; None from where nothing is proved.
+
+        Args:
+            delta: as for the claim.
+            protected_only: of the protected releases alone; then also None before the first.
+        """
+        if self.neighbouring is None:
+            return {}
+        chosen = Ledger(self.events)
+        rounds = chosen.rounds
+        curves = []
+        for name in chosen.sites:
+            releases = chosen.site(name).protected() if protected_only else chosen.site(name)
+            curves.append(per_round(releases, delta, self.neighbouring))
+        return {number: _worst_at(number, curves) for number in rounds}
 
     @property
     def worst_site(self) -> str | None:
@@ -99,14 +121,21 @@ def claim(
         for chain in _chains(ledger, unit, view, records_per_patient)
     ]
     if not candidates:
-        reason = _why_no_chain(ledger, unit, view, records_per_patient)
-        return Claim(unit, view, None, reason=reason)
+        reason = why_nothing(ledger, unit, view, records_per_patient)
+        protected = bool(len(ledger.protected()))
+        return Claim(unit, view, None, reason=reason, protected_unproved=protected)
     return min(candidates, key=_rank)
 
 
-def exposed(events: Iterable[Event]) -> tuple[Event, ...]:
-    """The releases that nothing bounds: raw, without noise, or by a mechanism without proof."""
-    return tuple(event for event in events if history([event.dp_event]) is None)
+def _worst_at(number: int, curves: Sequence[Mapping[int, float | None]]) -> float | None:
+    """The largest of the curves' last values up to a round; None if none has begun or one ended."""
+    values = []
+    for curve in curves:
+        reached = [value for key, value in curve.items() if key <= number]
+        if reached and reached[-1] is None:
+            return None
+        values += [value for value in reached[-1:] if value is not None]
+    return max(values, default=None)
 
 
 @dataclass(frozen=True)
@@ -118,7 +147,7 @@ class _Chain:
 def _chains(
     ledger: Ledger, unit: Unit, view: View, records_per_patient: int | None
 ) -> Iterable[_Chain]:
-    for events in _complete(ledger):
+    for events in complete_groups(ledger):
         stated = events[0]
         if not view_contains(stated.view, view):
             continue
@@ -136,17 +165,6 @@ def _chains(
                 yield _Chain(
                     restated, f"{words}; a patient has at most {records_per_patient} records"
                 )
-
-
-def _complete(ledger: Ledger) -> Iterable[tuple[Event, ...]]:
-    """Groups of one kind that cover every release, in the order of their first event."""
-    releases = {(event.site, event.round) for event in ledger}
-    groups: dict[tuple[str, str, str], list[Event]] = {}
-    for event in ledger:
-        groups.setdefault((event.unit, event.neighbouring, event.view), []).append(event)
-    for group in groups.values():
-        if {(event.site, event.round) for event in group} == releases:
-            yield tuple(group)
 
 
 def _for_patients(events: Sequence[Event], records: int) -> tuple[Event, ...]:
@@ -172,67 +190,10 @@ def _priced(chain: _Chain, unit: Unit, view: View, delta: float) -> Claim:
             bound(protected, delta, neighbouring) if len(protected) else None,
         )
     worst = max(site.total.epsilon for site in per_site.values())
-    reason = _why_infinite(ledger, delta) if math.isinf(worst) else ""
+    reason = why_infinite(ledger, delta) if math.isinf(worst) else ""
     return Claim(unit, view, neighbouring, chain.events, per_site, reason, chain.derivation)
 
 
 def _rank(candidate: Claim) -> tuple[float, float]:
     protected = candidate.protected
     return candidate.total.epsilon, math.inf if protected is None else protected.epsilon
-
-
-def _why_infinite(ledger: Ledger, delta: float) -> str:
-    if not len(ledger.protected()):
-        return "no protection"
-    causes: dict[str, list[Event]] = {}
-    for event in exposed(ledger):
-        if event.protected:
-            because = event.reason or "it adds no noise"
-            cause = f"{event.mechanism} proves nothing: {because}"
-        else:
-            cause = "their records were used in releases that nothing protects"
-        causes.setdefault(cause, []).append(event)
-    if not causes:
-        return f"the losses leave more than delta={delta:g} beyond every finite epsilon"
-    return "; ".join(
-        f"{_rounds(events)}, {_sites(events, ledger.sites)}: {cause}"
-        for cause, events in causes.items()
-    )
-
-
-def _rounds(events: Sequence[Event]) -> str:
-    """``round 3`` or ``rounds 2-4, 7``."""
-    numbers = sorted({event.round for event in events})
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    words = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
-    return f"round{'s' if len(numbers) > 1 else ''} {words}"
-
-
-def _sites(events: Sequence[Event], every: Sequence[str]) -> str:
-    names = tuple(dict.fromkeys(event.site for event in events))
-    if len(names) == len(every) > 1:
-        return "all sites"
-    return f"site{'s' if len(names) > 1 else ''} {', '.join(names)}"
-
-
-def _why_no_chain(ledger: Ledger, unit: Unit, view: View, records_per_patient: int | None) -> str:
-    if not len(ledger.protected()):
-        return "no protection"
-    kinds = [group[0] for group in _complete(ledger)]
-    if not kinds:
-        return "no statement of one unit, neighbouring relation and view covers every release"
-    seen = [kind for kind in kinds if view_contains(kind.view, view)]
-    if not seen:
-        views = ", ".join(dict.fromkeys(kind.view for kind in kinds))
-        return f"nothing is proved against an adversary who sees {view}: only for {views}"
-    units = ", ".join(dict.fromkeys(kind.unit for kind in seen))
-    if unit == "patient" and "record" in units:
-        if records_per_patient is None:
-            return "how many records one patient has is not declared"
-        return f"no known bound for a patient with {records_per_patient} records"
-    return f"a bound for one {units} says nothing about one {unit}"

@@ -107,7 +107,7 @@ def from_json(data: Mapping[str, Any]) -> dp.DpEvent:
     """
     fields = dict(data)
     name = fields.pop("type", None)
-    if name not in SUPPORTED:
+    if not isinstance(name, str) or name not in SUPPORTED:
         raise AccountingError(f"{name!r} is no supported DP event")
     try:
         return canonical(SUPPORTED[name](**{key: _decode(item) for key, item in fields.items()}))

@@ -21,6 +21,7 @@ from dp_accounting import dp_event as dp
 from dp_accounting.pld import privacy_loss_distribution as plds
 
 from fedprivacy.accounting.history import History
+from fedprivacy.accounting.mixtures import mixture_pld
 from fedprivacy.accounting.units import Neighbouring
 from fedprivacy.errors import AccountingError
 
@@ -73,8 +74,8 @@ def _single(event: dp.DpEvent, neighbouring: Neighbouring, interval: float) -> P
             event.noise_parameter, event.num_buckets, neighboring_relation=relation, **grid
         )
     if isinstance(event, dp.MixtureOfGaussiansDpEvent) and not replaced:
-        return plds.from_mixture_gaussian_mechanism(
-            event.standard_deviation, event.sensitivities, event.sampling_probs, **grid
+        return mixture_pld(
+            event.standard_deviation, event.sensitivities, event.sampling_probs, interval
         )
     if isinstance(event, dp.TruncatedSubsampledGaussianDpEvent):
         return plds.from_truncated_subsampled_gaussian_mechanism(

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fedprivacy.accounting.accountant import Bound
-from fedprivacy.accounting.claims import Claim, SiteBound, claim, exposed
+from fedprivacy.accounting.claims import Claim, SiteBound, claim
 from fedprivacy.accounting.ledger import Ledger
+from fedprivacy.accounting.reasons import exposed
 from fedprivacy.accounting.units import UNITS, VIEWS, Neighbouring, Unit, View
 from fedprivacy.errors import AccountingError
 
@@ -40,6 +41,9 @@ class PrivacyStatement:
         assumptions: what must hold besides, in words.
         per_site: bounds of each site.
         worst_site: the site that sets epsilon; None in an empty ledger.
+        epsilon_after: epsilon of everything released up to the end of round 1, 2, ...; None from
+            where nothing is proved.
+        epsilon_protected_after: the same over protected rounds alone; None before the first.
         exposed_rounds: round of each release that nothing bounds, ascending.
         per_unit: the claim for each unit, same view.
         per_view: the claim for each view, same unit.
@@ -60,6 +64,8 @@ class PrivacyStatement:
     assumptions: tuple[str, ...]
     per_site: Mapping[str, SiteBound]
     worst_site: str | None
+    epsilon_after: tuple[float | None, ...]
+    epsilon_protected_after: tuple[float | None, ...]
     exposed_rounds: tuple[int, ...]
     per_unit: Mapping[Unit, Claim]
     per_view: Mapping[View, Claim]
@@ -69,9 +75,13 @@ class PrivacyStatement:
         """Whether nothing is proved about the run as a whole."""
         return math.isinf(self.epsilon)
 
+    @property
+    def epsilon_protected_infinite(self) -> bool:
+        """Whether not even the protected rounds prove anything, though there were some."""
+        return self.epsilon_protected is not None and math.isinf(self.epsilon_protected)
+
     def to_json(self) -> dict[str, Any]:
         """The ``privacy`` block of ``result.json``: strict JSON, no NaN, no Infinity."""
-        protected = self.epsilon_protected
         return {
             "unit": self.unit,
             "neighbouring": self.neighbouring,
@@ -82,8 +92,8 @@ class PrivacyStatement:
             "infinite": self.infinite,
             "epsilon": _finite(self.epsilon),
             "reason": self.reason,
-            "epsilon_protected": _finite(protected),
-            "epsilon_protected_infinite": protected is not None and math.isinf(protected),
+            "epsilon_protected": _finite(self.epsilon_protected),
+            "epsilon_protected_infinite": self.epsilon_protected_infinite,
             "protected_rounds": self.protected_rounds,
             "rounds": self.rounds,
             "protected_share": self.protected_rounds / self.rounds if self.rounds else 0.0,
@@ -151,6 +161,8 @@ def privacy_statement(
         assumptions=(*assumptions, *_own_assumptions(ledger, main, randomness)),
         per_site=main.per_site,
         worst_site=main.worst_site,
+        epsilon_after=_curve(main, delta, rounds, protected_only=False),
+        epsilon_protected_after=_curve(main, delta, rounds, protected_only=True),
         exposed_rounds=tuple(sorted(event.round for event in exposed(releases))),
         per_unit={one: claim(ledger, one, view, delta, records_per_patient) for one in UNITS},
         per_view={one: claim(ledger, subject, one, delta, records_per_patient) for one in VIEWS},
@@ -184,6 +196,13 @@ def _first_relation(ledger: Ledger) -> Neighbouring:
 def _protected_rounds(ledger: Ledger, rounds: int) -> int:
     bare = {event.round for event in ledger if not event.protected}
     return sum(1 <= number <= rounds and number not in bare for number in ledger.rounds)
+
+
+def _curve(
+    main: Claim, delta: float, rounds: int, *, protected_only: bool
+) -> tuple[float | None, ...]:
+    values = main.by_round(delta, protected_only=protected_only)
+    return tuple(values.get(number) for number in range(1, rounds + 1))
 
 
 def _accountant(total: Bound, protected: Bound | None) -> str:
@@ -224,12 +243,15 @@ def _site_json(site: SiteBound) -> dict[str, Any]:
 
 
 def _claim_json(item: Claim) -> dict[str, Any]:
+    protected = None if item.protected is None else item.protected.epsilon
     return {
         "unit": item.unit,
         "neighbouring": item.neighbouring,
         "view": item.view,
         "infinite": math.isinf(item.total.epsilon),
         "epsilon": _finite(item.total.epsilon),
+        "epsilon_protected": _finite(protected),
+        "epsilon_protected_infinite": protected is not None and math.isinf(protected),
         "reason": item.reason,
         "derivation": item.derivation,
     }
