@@ -6,9 +6,12 @@ import importlib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from fedprivacy.data.base import Dataset
 from fedprivacy.errors import ConfigError
+
+if TYPE_CHECKING:  # base imports torch: seconds that only a dataset's user should wait
+    from fedprivacy.data.base import Dataset
 
 Generator = Callable[[Path, str, int], None]
 
