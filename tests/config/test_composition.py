@@ -1,0 +1,73 @@
+"""Every configuration file composes, every wrong one is refused with its key and a way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedprivacy.config.composition import compose_cell, hydra_ready
+from fedprivacy.config.loading import to_cell_config
+from fedprivacy.config.serialization import GROUPS, dumps, loads
+from fedprivacy.config.store import resources_root
+from fedprivacy.config.validation import validate
+from fedprivacy.errors import ConfigError
+
+CONF = resources_root() / "conf"
+GROUP_FILES = sorted(
+    path.relative_to(CONF) for path in CONF.glob("*/*.yaml") if path.parent.name != "experiment"
+)
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+def composed(*overrides: str):  # noqa: ANN201
+    with hydra_ready():
+        return to_cell_config(compose_cell(overrides))
+
+
+@pytest.mark.parametrize("path", GROUP_FILES, ids=str)
+def test_every_choice_composes_and_is_valid(path: Path) -> None:
+    config = composed(f"{path.parent}={path.stem}")
+    if path.parent.name != "model":  # a network need not fit the default dataset
+        validate(config)
+    if str(path.parent) in GROUPS:
+        assert getattr(config, str(path.parent)).name == path.stem
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_and_is_valid(name: str) -> None:
+    validate(composed(f"+experiment={name}"))
+
+
+def test_every_schema_member_has_a_file() -> None:
+    for group, members in GROUPS.items():
+        assert {path.stem for path in (CONF / group).glob("*.yaml")} == set(members)
+
+
+def test_configuration_survives_the_journey_to_a_site() -> None:
+    config = composed("algorithm=svt", "schedule=every_nth", "dataset=ixi_tiny")
+    assert loads(dumps(config)) == config
+
+
+def test_every_key_of_every_file_is_a_field_of_the_schema() -> None:
+    with pytest.raises(ConfigError, match="algorithm.noise_multipier"):
+        composed("algorithm.noise_multipier=2")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["algorithm=dpsdg"], ["algorithm", "dpsdg", "dpsgd", "svt", "gaussian", "none"]),
+        (["schedule=sometimes"], ["schedule", "sometimes", "every_round", "last_round"]),
+        (["seed=abc"], ["seed", "abc"]),
+        (["algorithm.sampling_rate=high"], ["algorithm.sampling_rate", "high"]),
+        (["no_such_key=1"], ["no_such_key"]),
+        (["algorithm.noise_multiplier=2="], ["algorithm.noise_multiplier"]),
+    ],
+)
+def test_what_hydra_refuses_is_explained(overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        composed(*overrides)
+    for word in words:
+        assert word in str(caught.value)
+    assert "Fix:" in str(caught.value)
