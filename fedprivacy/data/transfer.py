@@ -114,8 +114,6 @@ def _attempt(url: str, part: Path, size: int | None, same_bytes: bool, network: 
     offset = _length(part) if here or same_bytes else 0
     if size is not None and offset == size:
         return
-    if size is not None and offset > size:
-        raise _Restart(f"{offset} bytes on disk, more than the {size} expected")
     headers = {"User-Agent": f"fedprivacy/{__version__}", "Accept-Encoding": "identity"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
