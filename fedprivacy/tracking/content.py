@@ -1,0 +1,137 @@
+"""What of a result a run holds: tags, parameters and metrics, computed from the result alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fedprivacy.report.words import UNKNOWN, delta_text, epsilon_text
+from fedprivacy.result import CellResult, RoundBlock
+
+MetricPoint = tuple[str, int, float]
+"""Key, step (the round) and finite value."""
+
+DIGEST_TAG = "result.digest"
+_FORBIDDEN = re.compile(r"[^\w\-. :/]")
+
+
+def run_name(result: CellResult) -> str:
+    """``<algorithm> <schedule> <dataset> s<seed>``; a baseline also names its federation."""
+    words = [result.algorithm, result.schedule, result.dataset]
+    if result.federation != "fedavg":
+        words.append(result.federation)
+    return " ".join([*words, f"s{result.seed}"])
+
+
+def tags(result: CellResult, sweep_id: str) -> dict[str, str]:
+    """Everything that runs are searched, grouped and filtered by; values are text."""
+    privacy = result.privacy or {}
+    return {
+        "sweep.id": sweep_id,
+        "cell.id": result.cell_id,
+        "algorithm": result.algorithm,
+        "schedule": result.schedule,
+        "dataset": result.dataset,
+        "federation": result.federation,
+        "seed": str(result.seed),
+        "status": result.status,
+        "private": _text(result.algorithm != "none"),
+        "synthetic": _text(result.synthetic),
+        "verdict": result.verdict or UNKNOWN,
+        "privacy.epsilon": epsilon_text(result.privacy),
+        "privacy.unit": privacy.get("unit") or UNKNOWN,
+        "privacy.neighbouring": privacy.get("neighbouring") or UNKNOWN,
+        "privacy.view": privacy.get("view") or UNKNOWN,
+        "privacy.delta": delta_text(privacy["delta"]) if privacy.get("delta") else UNKNOWN,
+        "privacy.randomness": privacy.get("randomness") or UNKNOWN,
+        DIGEST_TAG: digest(result),
+    }
+
+
+def digest(result: CellResult) -> str:
+    """Sixteen hex digits that change when the result does: a cell that was run again differs."""
+    text = json.dumps(result.to_json(), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def params(result: CellResult) -> dict[str, str]:
+    """The meaning-bearing configuration, flattened to dotted keys."""
+    return {_key(key): _text(value) for key, value in _flatten(result.config, "")}
+
+
+def metrics(result: CellResult) -> list[MetricPoint]:
+    """All finite metrics, at most one value for a key and step; step is the round.
+
+    Infinite and undefined values are left out: stores turn them into other numbers. The final
+    metrics of a cell have its last round as their step.
+    """
+    name = result.score.name if result.score else None
+    points: dict[tuple[str, int], float] = {}
+    for block in result.rounds:
+        for key, value in _of_round(block, name):
+            _put(points, key, block.round, value)
+    last = max((block.round for block in result.rounds), default=0)
+    for key, value in _final(result):
+        _put(points, key, last, value)
+    return [(key, step, value) for (key, step), value in sorted(points.items())]
+
+
+def _of_round(block: RoundBlock, name: str | None) -> Iterator[tuple[str, float | None]]:
+    yield from _scores(name, block.score, block.score_per_site)
+    for other, value in block.secondary.items():
+        yield f"score/{other}", value
+    yield "train/loss", block.loss
+    yield "update/norm", block.update_norm
+    yield "privacy/snr", block.snr
+    yield "privacy/epsilon", block.epsilon
+
+
+def _final(result: CellResult) -> Iterator[tuple[str, float | None]]:
+    if result.score is not None:
+        yield from _scores(result.score.name, result.score.value, result.score.per_site)
+    privacy, audit = result.privacy or {}, result.audit or {}
+    if not privacy.get("infinite", True):
+        yield "privacy/epsilon", privacy.get("epsilon")
+    if not privacy.get("epsilon_protected_infinite", False):
+        yield "privacy/epsilon_protected", privacy.get("epsilon_protected")
+    membership = audit.get("membership") or {}
+    yield "audit/epsilon_lower", audit.get("epsilon_lower")
+    yield "audit/mia_auc", membership.get("auc")
+    yield "audit/tpr_at_fpr_0.01", (membership.get("tpr_at_fpr") or {}).get("0.01")
+
+
+def _scores(
+    name: str | None, value: float | None, per_site: Mapping[str, float | None]
+) -> Iterator[tuple[str, float | None]]:
+    yield "score", value
+    if name is not None:
+        yield f"score/{name}", value
+    for site, score in per_site.items():
+        yield f"score/site/{site}", score
+
+
+def _put(points: dict[tuple[str, int], float], key: str, step: int, value: float | None) -> None:
+    if value is not None and math.isfinite(value):
+        points[_key(key), step] = float(value)
+
+
+def _flatten(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
+
+def _text(value: Any) -> str:
+    """As JSON writes it, but plain text without quotation marks."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _key(name: str) -> str:
+    """A key that MLflow accepts: letters, digits and ``_ - . : /`` and the space."""
+    return _FORBIDDEN.sub("_", name)
