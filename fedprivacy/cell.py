@@ -106,7 +106,7 @@ def _run(
         ledger.write(folder / LEDGER_FILE)
         statement = privacy_statement(
             ledger,
-            rounds=max((event.round for event in outcome.events), default=0),
+            rounds=len(outcome.history),
             delta=delta,
             view=config.privacy.view,  # type: ignore[arg-type]
             unit=None if config.privacy.unit == "auto" else config.privacy.unit,  # type: ignore[arg-type]
@@ -191,6 +191,7 @@ def _rounds(
                 update_norm=finite(entry.update_norm),
                 snr=signal_to_noise(entry.update_norm, entry.noise_norm),
                 epsilon=statement.epsilon_after[entry.round - 1],
+                epsilon_protected=finite(statement.epsilon_protected_after[entry.round - 1]),
             )
         )
     return tuple(blocks)

@@ -59,6 +59,8 @@ class RoundBlock:
         snr: norm of the averaged update without its expected noise, over the expected norm of
             the noise in it; None without noise.
         epsilon: proven epsilon of everything released up to this round; None when infinite.
+        epsilon_protected: the same over protected rounds alone; None before the first, and where
+            even they prove nothing.
     """
 
     round: int
@@ -72,6 +74,7 @@ class RoundBlock:
     update_norm: float | None
     snr: float | None
     epsilon: float | None
+    epsilon_protected: float | None = None
 
 
 @dataclass(frozen=True)

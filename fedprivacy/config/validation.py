@@ -15,8 +15,11 @@ from fedprivacy.config.schema import (
     IxiConf,
     SvtConf,
 )
+from fedprivacy.data.shapes import record_shape, task_of
 from fedprivacy.device import DEVICES
 from fedprivacy.errors import ConfigError
+from fedprivacy.metrics import check_metric_fits
+from fedprivacy.models.registry import check_model_fits
 from fedprivacy.schedules import RULES, strengths
 
 PARTITIONS = ("natural", "uniform", "linear", "square", "exponential", "dirichlet")
@@ -33,6 +36,7 @@ def validate(config: CellConfig) -> None:
         _check_federation,
         _check_schedule,
         _check_dataset,
+        _check_fit,
         _check_algorithm,
         _check_privacy,
     ):
@@ -135,6 +139,13 @@ def _check_dataset(config: CellConfig) -> None:
     if isinstance(dataset, BreastDensityConf):
         one_of("dataset.layout", dataset.layout, ("datalist", "rsna"))
         in_range("dataset.image_size", dataset.image_size, least=8, most=2048)
+
+
+def _check_fit(config: CellConfig) -> None:
+    """The model and the metric must suit the records."""
+    shape, task = record_shape(config.dataset), task_of(config.dataset)
+    check_model_fits(config.model, shape, task)
+    check_metric_fits(config.dataset.metric, task)
 
 
 def _check_algorithm(config: CellConfig) -> None:

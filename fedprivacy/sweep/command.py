@@ -15,7 +15,7 @@ from fedprivacy.config.loading import to_cell_config
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.config.store import conf_dir, register
 from fedprivacy.config.validation import validate
-from fedprivacy.errors import ConfigError
+from fedprivacy.errors import ConfigError, DataError
 from fedprivacy.result import CellResult
 from fedprivacy.sweep.plan import Plan, make_plan, split_axes
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         if _uses_stock_sweeper(base):
             return _run_sweep(make_plan(args.overrides, dirs))
         return _run_hydra_multirun(argv, args.overrides, dirs)
-    except ConfigError as error:
+    except (ConfigError, DataError) as error:
         print(_complaint(error), file=sys.stderr)
         return BAD_CONFIG
     except KeyboardInterrupt:
@@ -56,9 +56,7 @@ def _base(overrides: Sequence[str], dirs: Sequence[str]) -> DictConfig:
 
 
 def _only_informs(args: Any) -> bool:
-    return any((args.help, args.hydra_help, args.version, args.cfg, args.info is not None)) or bool(
-        args.shell_completion
-    )
+    return any((args.help, args.hydra_help, args.cfg, args.info, args.shell_completion))
 
 
 def _informing(argv: Sequence[str]) -> int:
@@ -172,6 +170,6 @@ def _hydra_main(argv: Sequence[str], task: Any) -> None:
         sys.argv = saved
 
 
-def _complaint(error: ConfigError) -> str:
+def _complaint(error: Exception) -> str:
     notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
     return f"error: {error}{notes}"

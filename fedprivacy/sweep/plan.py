@@ -15,7 +15,7 @@ from fedprivacy.config.identity import cell_id
 from fedprivacy.config.loading import to_cell_config
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.config.validation import validate
-from fedprivacy.errors import ConfigError
+from fedprivacy.errors import ConfigError, DataError
 
 Axes = dict[str, list[str]]
 
@@ -65,6 +65,7 @@ def make_plan(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Plan
 
     Raises:
         ConfigError: a cell cannot be run as it says; none is then run.
+        DataError: a cell's real files are missing; none is then run.
     """
     with hydra_ready(config_dirs):
         fixed, typed_axes = split_axes(overrides)
@@ -86,7 +87,7 @@ def _plan_cell(
         config = to_cell_config(composed)
         validate(config)
         identity = cell_id(config)
-    except ConfigError as error:
+    except (ConfigError, DataError) as error:
         error.add_note(f"in the cell: fedprivacy run {' '.join(overrides)}")
         raise
     return PlannedCell(identity, folder / identity, config, tuple(overrides), composed)
@@ -120,11 +121,7 @@ def combinations(
         axes = {**own, **typed_axes}
         for values in itertools.product(*axes.values()):
             swept = [f"{key}={value}" for key, value in zip(axes, values, strict=True)]
-            yield _ordered(fixed, swept)
-
-
-def _ordered(fixed: Sequence[str], swept: Sequence[str]) -> list[str]:
-    return [*fixed, *swept]
+            yield [*fixed, *swept]
 
 
 def _axes(where: str, grid: Any) -> Axes:
