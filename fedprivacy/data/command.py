@@ -5,17 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from fedprivacy import __version__
-from fedprivacy.config.schema import (
-    BreastDensityConf,
-    DatasetConf,
-    HiggsConf,
-    IxiConf,
-    WisconsinConf,
-)
+from fedprivacy.config.composition import compose_cell, hydra_ready
+from fedprivacy.config.loading import to_cell_config
+from fedprivacy.config.schema import DatasetConf
 from fedprivacy.data.download import obtain, real_folder
 from fedprivacy.data.files import STAMP_NAME, generated_once
 from fedprivacy.data.registry import dataset_names, get_dataset, get_generator, verify_dataset
@@ -25,13 +22,6 @@ from fedprivacy.errors import ConfigError, DataError, FedPrivacyError
 OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 SIZES = ("demo", "full")
 SHOWN_PROBLEMS = 20
-
-_CONFS: dict[str, type[DatasetConf]] = {
-    "wisconsin": WisconsinConf,
-    "higgs": HiggsConf,
-    "ixi_tiny": IxiConf,
-    "breast_density": BreastDensityConf,
-}
 
 
 def main(argv: list[str]) -> int:
@@ -160,7 +150,8 @@ def _generate(arguments: argparse.Namespace) -> int:
     generate = get_generator(name)
     folder = root / "synthetic" / name / size
     if seed is None:
-        get_dataset(name).prepare(_CONFS[name](source="synthetic", root=str(root), size=size))
+        conf = replace(_shipped_conf(name), source="synthetic", root=str(root), size=size)
+        get_dataset(name).prepare(conf)
         print(f"{name}: synthetic records ({size}) in {folder}")
         return OK
     folder = folder.with_name(f"{size}-seed{seed}")
@@ -180,6 +171,12 @@ def _generate(arguments: argparse.Namespace) -> int:
 
 
 # --------------------------------------------------------------------------- pieces
+
+
+def _shipped_conf(name: str) -> DatasetConf:
+    """The dataset's configuration as runs compose it, so that both make the same files."""
+    with hydra_ready():
+        return to_cell_config(compose_cell([f"dataset={name}"])).dataset
 
 
 def _fill(generate: Callable[[Path, str, int], None], size: str, seed: int, folder: Path) -> None:
