@@ -16,7 +16,7 @@ from fedprivacy.accounting.units import NEIGHBOURING, Neighbouring
 from fedprivacy.errors import AccountingError
 
 INTERVAL = 1e-3
-"""Grid of the losses: overstates epsilon by at most about 0.01."""
+"""Grid of the losses: overstates epsilon by 0.01 or less, after 20,000 steps by 0.02."""
 
 FINE_INTERVAL = 1e-4
 """Grid for an epsilon below ``FINE_BELOW``, where 0.01 would matter."""

@@ -13,9 +13,11 @@ Dots", with each direction of the neighbouring relation composed on its own and 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache, reduce
 from typing import Any, TypeAlias
 
+import numpy as np
 from dp_accounting import NeighboringRelation
 from dp_accounting import dp_event as dp
 from dp_accounting.pld import privacy_loss_distribution as plds
@@ -136,21 +138,37 @@ def _reach(event: dp.DpEvent, count: int, neighbouring: Neighbouring) -> float:
 
 def _mean_and_largest(event: dp.DpEvent, sensitivity: float) -> tuple[float, float]:
     """Mean loss from above, and the largest loss but for about 1e-20 of the probability."""
+    if isinstance(event, (dp.LaplaceDpEvent, dp.RandomizedResponseDpEvent)):
+        loss = _pure_loss(event, sensitivity)
+        return min(loss, loss**2 / 2), loss
     if isinstance(event, dp.PoissonSampledDpEvent):
-        mean, largest = _mean_and_largest(event.event, sensitivity)
-        rate = event.sampling_probability
-        # Jensen: the divergence is convex; and KL <= log(1 + chi^2), chi^2 = q^2 (e^(2 mean) - 1).
-        chi = rate**2 * math.expm1(min(2.0 * mean, 700.0))
-        return min(rate * mean, math.log1p(chi) if 2.0 * mean < 700.0 else math.inf), largest
-    if isinstance(event, dp.LaplaceDpEvent):
-        loss = sensitivity / event.noise_multiplier
-        return min(loss, loss**2 / 2), loss
-    if isinstance(event, dp.RandomizedResponseDpEvent):
-        p, buckets = event.noise_parameter, event.num_buckets
-        loss = math.log1p(buckets * (1 - p) / p)
-        return min(loss, loss**2 / 2), loss
+        rate, inner = event.sampling_probability, event.event
+        if isinstance(inner, dp.LaplaceDpEvent):
+            loss = _pure_loss(inner, sensitivity)
+            return rate * min(loss, loss**2 / 2), loss
+        return _mixture_mean_and_largest(
+            sensitivity / inner.noise_multiplier, (0.0, 1.0), (1 - rate, rate)
+        )
     if isinstance(event, dp.MixtureOfGaussiansDpEvent):
-        mu = sensitivity * max(event.sensitivities) / event.standard_deviation
-    else:
-        mu = sensitivity / event.noise_multiplier
-    return mu**2 / 2, mu**2 / 2 + 10.0 * mu
+        scale = sensitivity / event.standard_deviation
+        return _mixture_mean_and_largest(scale, event.sensitivities, event.sampling_probs)
+    return _mixture_mean_and_largest(sensitivity / event.noise_multiplier, (1.0,), (1.0,))
+
+
+def _pure_loss(event: dp.DpEvent, sensitivity: float) -> float:
+    if isinstance(event, dp.LaplaceDpEvent):
+        return float(sensitivity / event.noise_multiplier)
+    share = event.noise_parameter
+    return math.log1p(event.num_buckets * (1 - share) / share)
+
+
+def _mixture_mean_and_largest(
+    scale: float, shifts: Sequence[float], shares: Sequence[float]
+) -> tuple[float, float]:
+    """The divergence is convex (first bound), and at most log(1 + chi^2) (second bound)."""
+    means, weights = scale * np.asarray(shifts), np.asarray(shares)
+    with np.errstate(over="ignore"):
+        chi = float(weights @ np.expm1(np.multiply.outer(means, means)) @ weights)
+    mean = min(float(weights @ means**2) / 2, math.log1p(max(chi, 0.0)))
+    largest = float(means.max())
+    return mean, largest**2 / 2 + 10.0 * largest

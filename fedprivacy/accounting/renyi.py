@@ -16,7 +16,7 @@ from fedprivacy.accounting.units import Neighbouring
 from fedprivacy.errors import AccountingError
 
 SAMPLED_ORDERS: tuple[float, ...] = (
-    *(1 + step / 10 for step in range(5, 100)),
+    *(1 + step / 10 for step in range(10, 100)),
     *(float(order) for order in range(11, 64)),
     *(float(2**power) for power in range(6, 13)),
 )
@@ -24,7 +24,7 @@ SAMPLED_ORDERS: tuple[float, ...] = (
 
 ORDERS: tuple[float, ...] = (
     *(1 + step / 100 for step in range(1, 10)),
-    *(1 + step / 10 for step in range(1, 5)),
+    *(1 + step / 10 for step in range(1, 10)),
     *SAMPLED_ORDERS,
 )
 """Orders searched otherwise: sums over many coordinates find their optimum near 1."""
