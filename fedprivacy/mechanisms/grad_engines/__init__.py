@@ -1,0 +1,1 @@
+"""Engines that compute the sum of clipped per-record gradients, one file each."""

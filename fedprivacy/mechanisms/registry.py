@@ -1,0 +1,61 @@
+"""The mechanisms by name.
+
+A new mechanism is one file in this package, its configuration in ``fedprivacy.config.schema``, a
+YAML file in ``conf/algorithm`` and an entry in ``MECHANISMS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fedprivacy.config.schema import AlgorithmConf, DpsgdConf, GaussianConf, SvtConf
+from fedprivacy.errors import ConfigError
+from fedprivacy.mechanisms.base import Mechanism
+from fedprivacy.mechanisms.dpsgd import DpSgd
+from fedprivacy.mechanisms.gaussian import PercentileGaussian
+from fedprivacy.mechanisms.none import NoMechanism
+from fedprivacy.mechanisms.svt import SvtFilter
+
+
+def _none(_conf: AlgorithmConf, _declared_records: int) -> Mechanism:
+    return NoMechanism()
+
+
+def _dpsgd(conf: AlgorithmConf, declared_records: int) -> Mechanism:
+    assert isinstance(conf, DpsgdConf)
+    return DpSgd.from_conf(conf, declared_records)
+
+
+def _svt(conf: AlgorithmConf, _declared_records: int) -> Mechanism:
+    assert isinstance(conf, SvtConf)
+    return SvtFilter.from_conf(conf)
+
+
+def _gaussian(conf: AlgorithmConf, _declared_records: int) -> Mechanism:
+    assert isinstance(conf, GaussianConf)
+    return PercentileGaussian.from_conf(conf)
+
+
+MECHANISMS: dict[str, Callable[[AlgorithmConf, int], Mechanism]] = {
+    "none": _none,
+    "dpsgd": _dpsgd,
+    "svt": _svt,
+    "gaussian": _gaussian,
+}
+
+
+def build_mechanism(conf: AlgorithmConf, declared_records: int) -> Mechanism:
+    """The mechanism of a configuration; a frozen value without state.
+
+    Args:
+        conf: an ``algorithm`` configuration.
+        declared_records: declared public number of training records of a site, never measured.
+
+    Raises:
+        ConfigError: unknown name, or a value out of range.
+    """
+    if conf.name not in MECHANISMS:
+        raise ConfigError(
+            "algorithm", conf.name, f"one of {', '.join(MECHANISMS)}", "algorithm=none"
+        )
+    return MECHANISMS[conf.name](conf, declared_records)

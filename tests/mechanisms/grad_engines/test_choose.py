@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from fedprivacy.errors import ConfigError
+from fedprivacy.mechanisms.grad_engines.choose import CHOICES, build_engine, fastest_engine
+from fedprivacy.mechanisms.grad_engines.opacus import needs_functorch
+from fedprivacy.mechanisms.grad_engines.vmap import chunk_for
+
+
+@pytest.mark.parametrize(
+    ("case", "engine"),
+    [("mlp", "bookkeeping"), ("density_cnn", "vmap"), ("unet3d", "vmap")],
+)
+def test_auto_by_model(make_case, case: str, engine: str) -> None:
+    built = make_case(case)
+    assert fastest_engine(built.model) == engine
+    assert build_engine("auto", built.model, built.loss).name == engine
+
+
+def test_auto_falls_back_to_the_loop() -> None:
+    recurrent = nn.ModuleList([nn.Conv1d(1, 1, 3), nn.GRU(3, 3)])
+    assert fastest_engine(recurrent) == "loop"
+    assert fastest_engine(nn.Sequential(nn.Linear(3, 3), nn.PReLU())) == "loop"
+
+
+@pytest.mark.parametrize("name", [name for name in CHOICES if name != "auto"])
+def test_engines_are_built_by_name(make_case, name: str) -> None:
+    case = make_case("mlp")
+    assert build_engine(name, case.model, case.loss).name == name
+
+
+def test_unknown_engine_is_refused(make_case) -> None:
+    case = make_case("mlp")
+    with pytest.raises(ConfigError, match=r"algorithm.grad_engine='ghost'.*auto, opacus"):
+        build_engine("ghost", case.model, case.loss)
+
+
+@pytest.mark.parametrize(
+    ("record", "chunk"), [((28,), 64), ((1, 64, 64), 16), ((1, 48, 60, 48), 2), ((0,), 64)]
+)
+def test_vmap_chunks(record: tuple[int, ...], chunk: int) -> None:
+    assert chunk_for(torch.Size(record).numel()) == chunk
+
+
+def test_opacus_uses_functorch_where_its_hooks_are_slow_or_wrong(make_case) -> None:
+    assert needs_functorch(make_case("unet3d").model)
+    assert needs_functorch(nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular"))
+    assert not needs_functorch(make_case("density_cnn").model)
