@@ -162,11 +162,14 @@ class HiggsConf(DatasetConf):
         test_convention: fraction (the last test_fraction of the rows are held out; the only one
             for synthetic or cut-off tables), baldi (the last 500,000; the 500,000 before them,
             the authors' validation set, are not used) or nvflare (the first 1,000,000).
+        standardize: move the positive features, which the owners only divided by their means, to
+            about zero mean and unit spread, by fixed constants; false keeps the owners' values.
     """
 
     name: str = "higgs"
     max_rows: int | None = None
     test_convention: str = "fraction"
+    standardize: bool = True
 
 
 @dataclass(frozen=True)
