@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -10,18 +11,14 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedprivacy.errors import TrainingCollapsed
 from fedprivacy.federation.messages import (
-    ARRAYS,
     CELL,
-    CONFIG,
-    ROUND,
-    decode_vector,
     evaluate_reply,
+    read_instruction,
     train_reply,
     trouble_reply,
 )
-from fedprivacy.federation.site import CellRuntime, open_runtime
+from fedprivacy.federation.site import CellRuntime, LocalCollapse, open_runtime
 
 Handler = Callable[[Message, CellRuntime, int], Message]
 
@@ -32,7 +29,7 @@ def guarded(handler: Handler) -> Callable[[Message, Context], Message]:
     """Wrap a handler so that nothing but a sound reply or a report of trouble leaves the site.
 
     An exception becomes a reply that carries its type, message and traceback, on every engine
-    alike; collapsed training becomes a reply without any array.
+    alike.
     """
 
     def handle(message: Message, context: Context) -> Message:
@@ -43,16 +40,15 @@ def guarded(handler: Handler) -> Callable[[Message, Context], Message]:
             site = runtime.nodes[partition].name
             _use_threads(runtime.config.engine.torch_threads)
             return handler(message, runtime, partition)
-        except TrainingCollapsed as collapse:
-            report: dict[str, Any] = {"status": "collapsed", "reason": collapse.reason}
         except Exception as error:
             report = {
                 "status": "failed",
+                "site": site,
                 "type": type(error).__name__,
                 "message": str(error),
                 "traceback": traceback.format_exc(),
             }
-        return trouble_reply(message, partition=partition, report={**report, "site": site})
+            return trouble_reply(message, partition=partition, report=report)
 
     return handle
 
@@ -63,18 +59,18 @@ def _use_threads(threads: int) -> None:
 
 
 def train_site(message: Message, runtime: CellRuntime, partition: int) -> Message:
-    """Train from the global weights; send the protected update and its event."""
-    weights = decode_vector(message.content[ARRAYS]["vector"])  # type: ignore[arg-type, index]
-    round_number = int(message.content[CONFIG][ROUND])  # type: ignore[arg-type, call-overload]
+    """Train from the global weights; send the protected update and its event.
+
+    Collapsed training sends the news of it and no array.
+    """
+    weights, round_number = read_instruction(message)
     done = runtime.train(partition, round_number, weights)
-    report = {
-        "status": "ok",
-        "site": done.event.site,
-        "event": done.event.to_json(),
-        "steps": done.steps,
-        "noise_norm": done.noise_norm,
-    }
-    if runtime.config.privacy.diagnostics:
+    report: dict[str, Any] = {"site": done.event.site, "event": done.event.to_json()}
+    if isinstance(done, LocalCollapse):
+        report |= {"status": "collapsed", "reason": done.reason}
+        return trouble_reply(message, partition=partition, report=report)
+    report |= {"status": "ok", "steps": done.steps, "noise_norm": done.noise_norm}
+    if runtime.config.privacy.diagnostics and math.isfinite(done.loss):
         report["loss"] = done.loss
     return train_reply(
         message,
@@ -87,7 +83,7 @@ def train_site(message: Message, runtime: CellRuntime, partition: int) -> Messag
 
 def evaluate_site(message: Message, runtime: CellRuntime, partition: int) -> Message:
     """Score the weights on held-out records; send the evidence."""
-    weights = decode_vector(message.content[ARRAYS]["vector"])  # type: ignore[arg-type, index]
+    weights, _ = read_instruction(message)
     rows, labels, parts = runtime.evaluate(partition, weights)
     return evaluate_reply(message, partition=partition, evidence=rows, labels=labels, parts=parts)
 

@@ -1,12 +1,10 @@
-"""Keeping Flower's side effects to itself: loggers and signal handlers are left as found."""
+"""Keeping Flower's side effects to itself: loggers and the environment are left as found."""
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,18 +27,15 @@ def quiet_flower(level: int = logging.WARNING) -> Iterator[None]:
 
 @contextmanager
 def process_state_kept() -> Iterator[None]:
-    """Put back what Flower's simulation runtime changes: signals, environment, path, loggers."""
+    """Put back what Flower's simulation runtime changes: environment, path, loggers."""
     environment, path = dict(os.environ), list(sys.path)
     loggers = [logging.getLogger(name) for name in (None, "ray", "flwr", "flwr-telemetry")]
     logging_state = [(log, log.level, log.propagate, list(log.handlers)) for log in loggers]
-    in_main = threading.current_thread() is threading.main_thread()
-    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)} if in_main else {}
     try:
         yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        os.environ.clear()
+        for name in set(os.environ) - set(environment):
+            del os.environ[name]
         os.environ.update(environment)
         sys.path[:] = path
         for log, level, propagate, existing in logging_state:

@@ -14,10 +14,11 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fedprivacy.errors import ClientFailure
-from fedprivacy.federation.messages import PARTITION, read_report
+from fedprivacy.federation.answers import read_report
+from fedprivacy.federation.messages import PARTITION
 
 
-class StrictGrid(Grid):
+class StrictGrid(Grid):  # type: ignore[misc]
     """A grid on which every site must answer every message, soundly and in time.
 
     Args:
@@ -33,7 +34,7 @@ class StrictGrid(Grid):
         """Node ids once all sites are registered.
 
         Raises:
-            ClientFailure: fewer than ``expect`` appeared in time.
+            ClientFailure: fewer than ``expect`` appeared in time, or more did.
         """
         deadline = time.monotonic() + self.timeout_s
         while len(nodes := sorted(self.inner.get_node_ids())) < self.expect:
@@ -42,6 +43,8 @@ class StrictGrid(Grid):
                     f"{len(nodes)} of {self.expect} sites appeared within {self.timeout_s:g} s"
                 )
             time.sleep(0.02)
+        if len(nodes) > self.expect:
+            raise ClientFailure(f"{len(nodes)} sites appeared, but the cell has {self.expect}")
         return nodes
 
     def send_and_receive(
@@ -56,21 +59,42 @@ class StrictGrid(Grid):
         sent = list(messages)
         if not sent:
             return []
-        replies = list(self.inner.send_and_receive(sent, timeout=timeout or self.timeout_s))
-        for reply in replies:
-            _raise_if_failed(reply)
+        limit = self.timeout_s if timeout is None else timeout
+        replies = list(self.inner.send_and_receive(sent, timeout=limit))
+        indices = {id(reply): self._index(reply) for reply in replies}
         asked = sorted(m.metadata.dst_node_id for m in sent)
         answered = sorted(m.metadata.src_node_id for m in replies)
         if asked != answered:
             missing = sorted(set(asked) - set(answered))
             raise ClientFailure(
-                f"{len(answered)} of {len(asked)} sites answered within "
-                f"{timeout or self.timeout_s:g} s; no answer from nodes {missing}"
+                f"{len(set(answered))} of {len(asked)} sites answered within {limit:g} s; "
+                f"no answer from nodes {missing}"
             )
-        indices = {id(reply): int(read_report(reply)[PARTITION]) for reply in replies}
         if len(set(indices.values())) != len(replies):
             raise ClientFailure(f"two nodes answered as one site: {sorted(indices.values())}")
         return sorted(replies, key=lambda reply: indices[id(reply)])
+
+    def _index(self, reply: Message) -> int:
+        """Index of the site that sent a sound reply."""
+        node = f"node {reply.metadata.src_node_id}"
+        if reply.has_error():
+            raise ClientFailure(f"{node} failed: {_last_line(reply)}", node, reply.error.reason)
+        report = read_report(reply)
+        site, status = str(report.get("site", node)), report.get("status")
+        if status == "failed":
+            raise ClientFailure(
+                f"site {site} raised {report.get('type')}: {report.get('message')}",
+                site=site,
+                traceback_text=str(report.get("traceback", "")),
+            )
+        index = int(report[PARTITION])
+        if status not in ("ok", "collapsed") or not 0 <= index < self.expect:
+            raise ClientFailure(
+                f"{node} sent a malformed reply: status {status!r}, index {index} of "
+                f"{self.expect} sites",
+                node,
+            )
+        return index
 
     def set_run(self, run: Run) -> None:
         """Pass on."""
@@ -94,27 +118,20 @@ class StrictGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """Pass on."""
-        return self.inner.get_node_ids()
+        nodes: Iterable[int] = self.inner.get_node_ids()
+        return nodes
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Pass on."""
-        return self.inner.push_messages(messages)
+        ids: Iterable[str] = self.inner.push_messages(messages)
+        return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Pass on."""
-        return self.inner.pull_messages(message_ids)
+        replies: Iterable[Message] = self.inner.pull_messages(message_ids)
+        return replies
 
 
-def _raise_if_failed(reply: Message) -> None:
-    node = reply.metadata.src_node_id
-    if reply.has_error():
-        raise ClientFailure(f"node {node} failed: {reply.error.reason}")
-    report = read_report(reply)
-    if report.get("status") == "failed":
-        raise ClientFailure(
-            f"site {report.get('site', node)} raised {report['type']}: {report['message']}",
-            site=str(report.get("site", node)),
-            traceback_text=str(report.get("traceback", "")),
-        )
-    if report.get("status") not in ("ok", "collapsed"):
-        raise ClientFailure(f"node {node} sent a malformed reply: status {report.get('status')!r}")
+def _last_line(reply: Message) -> str:
+    lines = (reply.error.reason or "").strip().splitlines()
+    return lines[-1].strip() if lines else f"error {reply.error.code}"

@@ -7,6 +7,7 @@ four times as much for the small models of a sweep.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,37 +16,57 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from fedprivacy.errors import ClientFailure
-
 ARRAYS, CONFIG, METRICS, REPORT = "arrays", "config", "metrics", "report"
 ROUND = "server-round"
-PARTITION = "partition"
-CELL, SITES = "cell", "num-sites"
-_STYPE = "raw/float32-le"
+PARTITION, NUM_EXAMPLES = "partition", "num-examples"
+# Keys of the run configuration; the app's manifest must know each of them.
+CELL, SITES, EVALUATE = "cell", "num-sites", "evaluate"
+_DTYPE, _STYPE = "float32", "raw/float32-le"
 
 
 def encode_vector(vector: torch.Tensor) -> Array:
     """``(d,)`` float32 on the CPU as a Flower array."""
-    return Array("float32", (vector.numel(),), _STYPE, vector.numpy().tobytes())
+    return Array(_DTYPE, (vector.numel(),), _STYPE, vector.numpy().tobytes())
 
 
-def decode_vector(array: Array) -> torch.Tensor:
-    """Inverse of ``encode_vector``; a fresh tensor that may be written to."""
-    if array.stype != _STYPE or len(array.data) != 4 * array.shape[0]:
-        raise ClientFailure(
-            f"malformed vector: {array.stype}, shape {array.shape}, {len(array.data)} bytes"
-        )
+def decode_vector(array: Array, size: int | None = None) -> torch.Tensor:
+    """Inverse of ``encode_vector``; a fresh tensor that may be written to.
+
+    Args:
+        array: what was received.
+        size: the d that is expected; None: any.
+
+    Raises:
+        ValueError: the array is not such a vector.
+    """
+    _check(array, axes=1)
+    if size is not None and array.shape != (size,):
+        raise ValueError(f"a vector of shape {array.shape}, expected ({size},)")
     return torch.frombuffer(bytearray(array.data), dtype=torch.float32)
 
 
 def encode_matrix(matrix: NDArray[np.float32]) -> Array:
     """``(m, k)`` float32 as a Flower array."""
-    return Array("float32", tuple(matrix.shape), _STYPE, np.ascontiguousarray(matrix).tobytes())
+    return Array(_DTYPE, tuple(matrix.shape), _STYPE, np.ascontiguousarray(matrix).tobytes())
 
 
 def decode_matrix(array: Array) -> NDArray[np.float32]:
-    """Inverse of ``encode_matrix``."""
+    """Inverse of ``encode_matrix``.
+
+    Raises:
+        ValueError: the array is not such a matrix.
+    """
+    _check(array, axes=2)
     return np.frombuffer(array.data, dtype=np.float32).reshape(array.shape)
+
+
+def _check(array: Array, axes: int) -> None:
+    sound = array.dtype == _DTYPE and array.stype == _STYPE and len(array.shape) == axes
+    if not sound or math.prod(array.shape) < 1 or len(array.data) != 4 * math.prod(array.shape):
+        raise ValueError(
+            f"not {axes} axes of {_DTYPE} as {_STYPE}: {array.dtype}, {array.stype}, shape "
+            f"{array.shape}, {len(array.data)} bytes"
+        )
 
 
 def instruction(vector: torch.Tensor, round_number: int) -> RecordDict:
@@ -58,6 +79,12 @@ def instruction(vector: torch.Tensor, round_number: int) -> RecordDict:
     )
 
 
+def read_instruction(message: Message) -> tuple[torch.Tensor, int]:
+    """Inverse of ``instruction``."""
+    array, number = message.content[ARRAYS]["vector"], message.content[CONFIG][ROUND]
+    return decode_vector(array), int(number)
+
+
 def train_reply(
     message: Message,
     *,
@@ -67,14 +94,8 @@ def train_reply(
     report: Mapping[str, Any],
 ) -> Message:
     """What a site sends after training: its protected update and its report."""
-    content = RecordDict(
-        {
-            ARRAYS: ArrayRecord({"vector": encode_vector(update)}),
-            METRICS: MetricRecord({"num-examples": num_examples, PARTITION: partition}),
-            REPORT: ConfigRecord({"json": json.dumps(report)}),
-        }
-    )
-    return Message(content, reply_to=message)
+    arrays = ArrayRecord({"vector": encode_vector(update)})
+    return _reply(message, partition, num_examples, report, arrays)
 
 
 def evaluate_reply(
@@ -94,40 +115,31 @@ def evaluate_reply(
         labels: ``(m,)`` true classes; zeros for segmentation.
         parts: (name of a site, number of its records), in the order of the rows.
     """
-    content = RecordDict(
-        {
-            ARRAYS: ArrayRecord(
-                {"evidence": encode_matrix(evidence), "labels": encode_matrix(labels[:, None])}
-            ),
-            METRICS: MetricRecord({"num-examples": len(evidence), PARTITION: partition}),
-            REPORT: ConfigRecord({"json": json.dumps({"status": "ok", "parts": list(parts)})}),
-        }
+    arrays = ArrayRecord(
+        {"evidence": encode_matrix(evidence), "labels": encode_matrix(labels[:, None])}
     )
-    return Message(content, reply_to=message)
+    report = {"status": "ok", "parts": list(parts)}
+    return _reply(message, partition, len(evidence), report, arrays)
 
 
 def trouble_reply(message: Message, *, partition: int, report: Mapping[str, Any]) -> Message:
     """A reply without any array: the site collapsed or failed; nothing of it leaves."""
+    return _reply(message, partition, 0, report)
+
+
+def _reply(
+    message: Message,
+    partition: int,
+    num_examples: int,
+    report: Mapping[str, Any],
+    arrays: ArrayRecord | None = None,
+) -> Message:
     content = RecordDict(
         {
-            METRICS: MetricRecord({"num-examples": 0, PARTITION: partition}),
-            REPORT: ConfigRecord({"json": json.dumps(report)}),
+            METRICS: MetricRecord({NUM_EXAMPLES: num_examples, PARTITION: partition}),
+            REPORT: ConfigRecord({"json": json.dumps(report, allow_nan=False)}),
         }
     )
+    if arrays is not None:
+        content[ARRAYS] = arrays
     return Message(content, reply_to=message)
-
-
-def read_report(message: Message) -> dict[str, Any]:
-    """The report of a reply.
-
-    Raises:
-        ClientFailure: the reply is malformed.
-    """
-    try:
-        report = json.loads(str(message.content[REPORT]["json"]))
-        partition = int(message.content[METRICS][PARTITION])  # type: ignore[call-overload]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ClientFailure(
-            f"node {message.metadata.src_node_id} sent a malformed reply: {error!r}"
-        ) from error
-    return {**report, PARTITION: partition}

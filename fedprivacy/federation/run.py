@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -14,7 +15,7 @@ from fedprivacy.config.serialization import dumps
 from fedprivacy.errors import ClientFailure, ConfigError, TrainingCollapsed
 from fedprivacy.federation.engines.base import Engine
 from fedprivacy.federation.listeners import TOKEN, listening
-from fedprivacy.federation.messages import ARRAYS, CELL, SITES, decode_vector
+from fedprivacy.federation.messages import ARRAYS, CELL, EVALUATE, SITES, decode_vector
 from fedprivacy.federation.scoring import RoundScore
 from fedprivacy.federation.server_app import OUTCOME
 from fedprivacy.federation.site import open_runtime
@@ -30,14 +31,16 @@ class FederationOutcome:
     Attributes:
         history: one entry per finished round.
         events: everything released, the unfinished round included.
-        weights: final ``(d,)`` float32 by node; one entry ``vector`` when averaged.
+        weights: final ``(d,)`` float32 by site; one entry ``vector`` when averaged.
         collapse: why and where training became non-finite, None if it did not.
+        evaluate_s: seconds of the run that went into scoring held-out records.
     """
 
     history: tuple[RoundOutcome, ...]
     events: tuple[Event, ...]
     weights: dict[str, torch.Tensor]
     collapse: TrainingCollapsed | None
+    evaluate_s: float = 0.0
 
 
 def get_engine(name: str) -> Engine:
@@ -58,13 +61,19 @@ def get_engine(name: str) -> Engine:
 
 
 def run_federation(
-    config: CellConfig, listener: Callable[[RoundOutcome], None] | None = None
+    config: CellConfig,
+    listener: Callable[[RoundOutcome], None] | None = None,
+    *,
+    evaluate: bool = True,
+    engine: Engine | None = None,
 ) -> FederationOutcome:
     """Train the cell.
 
     Args:
         config: a validated configuration.
         listener: told about every finished round.
+        evaluate: whether held-out records are scored; False only trains.
+        engine: what runs it, if not the configured engine.
 
     Raises:
         ClientFailure: a site failed; carries its traceback.
@@ -72,8 +81,8 @@ def run_federation(
     cell = dumps(config)
     sites = len(open_runtime(cell).nodes)
     with listening(listener) as token:
-        state = get_engine(config.engine.name).run(
-            sites, {CELL: cell, SITES: sites, TOKEN: token}, config.engine
+        state = (engine or get_engine(config.engine.name)).run(
+            sites, {CELL: cell, SITES: sites, TOKEN: token, EVALUATE: evaluate}, config.engine
         )
     if OUTCOME not in state:
         raise ClientFailure("the engine ended without an outcome; see its log")
@@ -84,18 +93,15 @@ def run_federation(
     collapse = None
     if trouble:
         collapse = TrainingCollapsed(trouble["reason"], trouble["round"], trouble["site"])
-    arrays = state[ARRAYS]
     return FederationOutcome(
         history=tuple(_read_round(entry) for entry in outcome["history"]),
         events=tuple(Event.from_json(event) for event in outcome["released"]),
-        weights={key: decode_vector(array) for key, array in arrays.items()},
+        weights={key: decode_vector(array) for key, array in state[ARRAYS].items()},
         collapse=collapse,
+        evaluate_s=outcome["evaluate_s"],
     )
 
 
-def _read_round(entry: dict[str, object]) -> RoundOutcome:
-    scores = entry["scores"]
-    values = dict(entry)
-    values["scores"] = RoundScore(**scores) if isinstance(scores, dict) else None
-    values["events"] = tuple(entry["events"])  # type: ignore[call-overload]
-    return RoundOutcome(**values)  # type: ignore[arg-type]
+def _read_round(entry: dict[str, Any]) -> RoundOutcome:
+    scores = RoundScore(**entry["scores"]) if entry["scores"] else None
+    return RoundOutcome(**{**entry, "scores": scores, "events": tuple(entry["events"])})

@@ -8,10 +8,11 @@ from dataclasses import asdict
 from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
+from fedprivacy.config.schema import FederationConf
 from fedprivacy.errors import ClientFailure, TrainingCollapsed
 from fedprivacy.federation.guards import StrictGrid
 from fedprivacy.federation.listeners import find_listener
-from fedprivacy.federation.messages import ARRAYS, CELL, SITES
+from fedprivacy.federation.messages import ARRAYS, CELL, EVALUATE, SITES
 from fedprivacy.federation.site import open_runtime
 from fedprivacy.federation.strategy import SiteStrategy
 
@@ -20,7 +21,7 @@ OUTCOME = "outcome"
 app = ServerApp()
 
 
-@app.main()
+@app.main()  # type: ignore[untyped-decorator]
 def main(grid: Grid, context: Context) -> None:
     """Run all rounds; leave history, trouble and final weights in ``context.state``."""
     runtime = open_runtime(str(context.run_config[CELL]))
@@ -28,39 +29,54 @@ def main(grid: Grid, context: Context) -> None:
     strict = StrictGrid(grid, int(context.run_config[SITES]), config.engine.timeout_s)
     strategy = SiteStrategy(
         strict.wait_for_sites(),
+        [node.name for node in runtime.nodes],
         runtime.initial_weights,
         rounds=config.federation.rounds,
+        scored=scored_rounds(config.federation, bool(context.run_config.get(EVALUATE, True))),
         local=config.federation.name == "local",
-        evaluate_every=config.federation.evaluate_every,
         metric=runtime.data.metric,
         listener=find_listener(context),
     )
-    trouble: dict[str, object] = {}
+    trouble = _run(strategy, strict, config.federation.rounds)
+    outcome = {
+        "trouble": trouble,
+        "history": [asdict(entry) for entry in strategy.history],
+        "released": strategy.released,
+        "evaluate_s": strategy.evaluate_s,
+    }
+    context.state[OUTCOME] = ConfigRecord({"json": json.dumps(outcome)})
+    context.state[ARRAYS] = strategy.final_arrays()
+
+
+def scored_rounds(federation: FederationConf, evaluate: bool = True) -> frozenset[int]:
+    """The rounds after which held-out records are scored; see ``FederationConf``.
+
+    Args:
+        federation: the configuration.
+        evaluate: False for a run that only trains.
+    """
+    if not evaluate:
+        return frozenset()
+    every, rounds = federation.evaluate_every, federation.rounds
+    return frozenset({rounds, *(range(every, rounds + 1, every) if every else ())})
+
+
+def _run(strategy: SiteStrategy, grid: StrictGrid, rounds: int) -> dict[str, object]:
+    """Run all rounds; what ended them early, empty if nothing did."""
     try:
-        strategy.start(
-            strict,
-            ArrayRecord(),
-            num_rounds=config.federation.rounds,
-            timeout=config.engine.timeout_s,
-        )
+        strategy.start(grid, ArrayRecord(), num_rounds=rounds, timeout=grid.timeout_s)
     except TrainingCollapsed as collapse:
-        trouble = {
+        return {
             "kind": "collapsed",
             "reason": collapse.reason,
             "round": collapse.round_number,
             "site": collapse.site,
         }
     except ClientFailure as failure:
-        trouble = {
+        return {
             "kind": "failed",
             "message": failure.message,
             "site": failure.site,
             "traceback": failure.traceback_text,
         }
-    outcome = {
-        "trouble": trouble,
-        "history": [asdict(entry) for entry in strategy.history],
-        "released": strategy.released,
-    }
-    context.state[OUTCOME] = ConfigRecord({"json": json.dumps(outcome)})
-    context.state[ARRAYS] = strategy.final_arrays()
+    return {}

@@ -6,22 +6,22 @@ by the process and found again by the cell's configuration.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 
+import dp_accounting
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fedprivacy.accounting.events import Event
+from fedprivacy.accounting.units import View
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.config.serialization import loads
 from fedprivacy.data.base import FederatedData
 from fedprivacy.data.cache import dataset_key, load_data
 from fedprivacy.device import resolve_device
-from fedprivacy.errors import TrainingCollapsed
 from fedprivacy.federation.arrangement import Node, arrange
+from fedprivacy.federation.device_records import DeviceRecords
 from fedprivacy.mechanisms.base import Mechanism
 from fedprivacy.mechanisms.registry import build_mechanism
 from fedprivacy.metrics import evidence
@@ -32,9 +32,8 @@ from fedprivacy.training.parameters import FlatParameters
 from fedprivacy.training.randomness import Streams, derive_seed
 from fedprivacy.training.task import LocalTask, OptimizerSpec
 
-VIEW = "server_updates"
+VIEW: View = "server_updates"
 _EVALUATION_SCALARS = 1 << 20
-_ON_DEVICE_CAPACITY = 8
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,20 @@ class LocalUpdate:
     num_examples: int
 
 
+@dataclass(frozen=True)
+class LocalCollapse:
+    """A site's round that became non-finite; nothing of it may leave but this.
+
+    Attributes:
+        reason: in words.
+        event: the news of the collapse itself, for the ledger: whether training collapsed
+            depends on the records, and no mechanism stands between them and the news.
+    """
+
+    reason: str
+    event: Event
+
+
 class CellRuntime:
     """One cell's model, mechanism and data in one process, shared by the sites it plays."""
 
@@ -69,37 +82,35 @@ class CellRuntime:
         self.mechanism: Mechanism = build_mechanism(
             config.algorithm, config.dataset.declared_records
         )
-        self.strengths = strengths(config.schedule, config.federation.rounds)
+        # Without protection the schedule decides nothing, not even whether it is a sound one.
+        self.strengths: tuple[float | None, ...] = (None,) * config.federation.rounds
+        if self.mechanism.placement != "none":
+            self.strengths = strengths(config.schedule, config.federation.rounds)
         self.loss = LOSSES[self.data.task]
+        # The model on the training device; whoever uses it loads weights first.
+        model = build_model(config.model, self.data, derive_seed(config.seed, "init"))
+        self.parameters = FlatParameters(model.to(self.device))
+        self.initial_weights: torch.Tensor = self.parameters.snapshot()
+        self._records = DeviceRecords(dataset_key(config.dataset), self.device)
 
-    @cached_property
-    def parameters(self) -> FlatParameters:
-        """The model on the training device; whoever uses it loads weights first."""
-        seed = derive_seed(self.config.seed, "init")
-        return FlatParameters(build_model(self.config.model, self.data, seed).to(self.device))
-
-    @cached_property
-    def initial_weights(self) -> torch.Tensor:
-        """``(d,)`` weights before round 1, decided by the cell's seed alone."""
-        seed = derive_seed(self.config.seed, "init")
-        return FlatParameters(build_model(self.config.model, self.data, seed)).snapshot()
-
-    def train(self, partition: int, round_number: int, weights: torch.Tensor) -> LocalUpdate:
+    def train(
+        self, partition: int, round_number: int, weights: torch.Tensor
+    ) -> LocalUpdate | LocalCollapse:
         """Train one site from the global weights and protect its update.
 
+        Args:
+            partition: index of the site.
+            round_number: 1, 2, ...
+            weights: ``(d,)`` float32 on the CPU.
+
         Raises:
-            TrainingCollapsed: the update is not finite; nothing of it may leave.
-            ProtectionError: the mechanism refused; nothing of it may leave.
+            ProtectionError: the mechanism refused; nothing of the round may leave.
         """
         node = self.nodes[partition]
         task = self._task(partition, round_number, weights)
         trained = self.mechanism.train(task)
         update = self.parameters.snapshot() - weights
-        if not bool(torch.isfinite(update).all()):
-            raise TrainingCollapsed("weights became non-finite", round_number, node.name)
-        protected = self.mechanism.protect(update, task, trained)
         release = self.mechanism.release(task, trained)
-        protects = task.strength is not None and self.mechanism.placement != "none"
         event = Event(
             round=round_number,
             site=node.name,
@@ -108,11 +119,14 @@ class CellRuntime:
             neighbouring=release.neighbouring,
             view=VIEW,
             dp_event=release.dp_event,
-            protected=protects,
-            strength=task.strength if protects else None,
+            protected=task.strength is not None,
+            strength=task.strength,
             reason=release.reason,
             details=release.details,
         )
+        if not bool(torch.isfinite(update).all()):
+            return LocalCollapse("weights became non-finite", _news_of_collapse(event))
+        protected = self.mechanism.protect(update, task, trained)
         by_size = self.config.federation.weighting == "examples"
         return LocalUpdate(
             update=protected.update,
@@ -127,7 +141,7 @@ class CellRuntime:
         federation = self.config.federation
         self.parameters.load(weights)
         self.parameters.model.train()
-        x, y = self._on_device(partition)
+        x, y = self._records.train(self.nodes[partition].train)
         return LocalTask(
             parameters=self.parameters,
             loss=self.loss,
@@ -153,7 +167,7 @@ class CellRuntime:
         self.parameters.model.eval()
         rows, labels, parts = [], [], []
         for site in self.nodes[partition].evaluate:
-            rows.append(self._evidence(site.test_x, site.test_y))
+            rows.append(self._evidence(*self._records.test(site)))
             flat = site.test_y.ndim == 1
             labels.append(site.test_y.numpy() if flat else np.zeros(len(site.test_y)))
             parts.append((site.name, len(site.test_x)))
@@ -162,32 +176,22 @@ class CellRuntime:
     @torch.no_grad()
     def _evidence(self, x: torch.Tensor, y: torch.Tensor) -> NDArray[np.float32]:
         size = max(1, _EVALUATION_SCALARS // max(1, x[0].numel()))
-        parts = [
-            evidence(
-                self.data.task,
-                self.parameters.model(part.to(self.device)),
-                target.to(self.device),
-            ).cpu()
-            for part, target in zip(x.split(size), y.split(size), strict=True)
-        ]
-        return torch.cat(parts).numpy()
-
-    def _on_device(self, partition: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The site's training records on the device, copied there once per process."""
-        pooled = self.config.federation.name == "central"
-        key = (dataset_key(self.config.dataset), pooled, partition, str(self.device))
-        if key not in _on_device:
-            site = self.nodes[partition].train
-            _on_device[key] = (site.train_x.to(self.device), site.train_y.to(self.device))
-            while len(_on_device) > _ON_DEVICE_CAPACITY + len(self.nodes):
-                _on_device.popitem(last=False)
-        _on_device.move_to_end(key)
-        return _on_device[key]
+        model, task = self.parameters.model, self.data.task
+        parts = zip(torch.split(x, size), torch.split(y, size), strict=True)
+        return torch.cat([evidence(task, model(part), target) for part, target in parts]).numpy()
 
 
-_on_device: OrderedDict[tuple[str, bool, int, str], tuple[torch.Tensor, torch.Tensor]] = (
-    OrderedDict()
-)
+def _news_of_collapse(event: Event) -> Event:
+    return replace(
+        event,
+        dp_event=dp_accounting.NonPrivateDpEvent(),
+        protected=False,
+        strength=None,
+        reason="the site told that its training became non-finite, which nothing protects",
+        details={},
+    )
+
+
 _runtime: tuple[str, CellRuntime] | None = None
 
 
@@ -198,9 +202,10 @@ def open_runtime(cell: str) -> CellRuntime:
         cell: the configuration as ``fedprivacy.config.serialization.dumps`` writes it.
     """
     global _runtime
-    if _runtime is None or _runtime[0] != cell:
-        _runtime = (cell, CellRuntime(loads(cell)))
-    return _runtime[1]
+    found = _runtime
+    if found is None or found[0] != cell:
+        found = _runtime = (cell, CellRuntime(loads(cell)))
+    return found[1]
 
 
 def close_runtime() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,17 +12,15 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from fedprivacy.errors import ClientFailure, TrainingCollapsed
-from fedprivacy.federation.messages import (
-    ARRAYS,
-    METRICS,
-    decode_matrix,
-    decode_vector,
-    encode_vector,
-    instruction,
-    read_report,
+from fedprivacy.errors import TrainingCollapsed
+from fedprivacy.federation.answers import (
+    CollapseAnswer,
+    TrainAnswer,
+    read_evidence,
+    read_training,
 )
-from fedprivacy.federation.scoring import Evidence, RoundScore, score_round
+from fedprivacy.federation.messages import encode_vector, instruction
+from fedprivacy.federation.scoring import RoundScore, score_round
 
 Listener = Callable[["RoundOutcome"], None]
 
@@ -49,7 +48,7 @@ class RoundOutcome:
     events: tuple[dict[str, Any], ...]
 
 
-class SiteStrategy(FedAvg):
+class SiteStrategy(FedAvg):  # type: ignore[misc]
     """FedAvg over all sites, every round.
 
     Sites send updates, never weights. Replies arrive in the order of the sites' indices (see
@@ -57,10 +56,11 @@ class SiteStrategy(FedAvg):
 
     Args:
         nodes: node ids, in any order.
+        sites: names of the sites, in the order of their indices.
         initial: ``(d,)`` float32 weights.
         rounds: number of rounds.
+        scored: the rounds after which held-out records are scored.
         local: keep one model per site and never average (the baseline without federation).
-        evaluate_every: see ``FederationConf``.
         metric: name of the score.
         listener: called after every round; may raise to end the run.
     """
@@ -68,20 +68,23 @@ class SiteStrategy(FedAvg):
     def __init__(
         self,
         nodes: Sequence[int],
+        sites: Sequence[str],
         initial: torch.Tensor,
         *,
         rounds: int,
+        scored: frozenset[int],
         local: bool,
-        evaluate_every: int,
         metric: str,
         listener: Listener | None = None,
     ) -> None:
         super().__init__(min_train_nodes=len(nodes), min_evaluate_nodes=len(nodes))
-        self.nodes, self.rounds, self.local = list(nodes), rounds, local
-        self.evaluate_every, self.metric, self.listener = evaluate_every, metric, listener
+        self.nodes, self.sites, self.rounds, self.local = list(nodes), sites, rounds, local
+        self.scored, self.metric, self.listener = scored, metric, listener
         self.weights = dict.fromkeys(self.nodes, initial)
         self.history: list[RoundOutcome] = []
         self.released: list[dict[str, Any]] = []
+        self.evaluate_s = 0.0
+        self._asked_at = 0.0
         self._trained: RoundOutcome | None = None
 
     def summary(self) -> None:
@@ -96,9 +99,9 @@ class SiteStrategy(FedAvg):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """One evaluation message to every site, in the rounds that are evaluated."""
-        due = self.evaluate_every and server_round % self.evaluate_every == 0
-        if not due and server_round != self.rounds:
+        """One evaluation message to every site, in the rounds that are scored."""
+        self._asked_at = time.perf_counter()
+        if server_round not in self.scored:
             return []
         return self._to_all(server_round, MessageType.EVALUATE)
 
@@ -119,58 +122,56 @@ class SiteStrategy(FedAvg):
 
         Raises:
             TrainingCollapsed: a site's training, or the sum, became non-finite; nothing is
-                averaged. What other sites sent in this round stays in ``released``.
+                averaged. What the sites sent in this round stays in ``released``.
+            ClientFailure: a reply is malformed.
         """
-        answers = [(reply, read_report(reply)) for reply in replies]
-        reports = [report for _, report in answers]
-        events = tuple(report["event"] for report in reports if report["status"] == "ok")
-        self.released.extend(events)
-        for report in reports:
-            if report["status"] == "collapsed":
-                raise TrainingCollapsed(report["reason"], server_round, report["site"])
-        updates = {reply.metadata.src_node_id: _update(reply) for reply, _ in answers}
-        shares = _shares([reply for reply, _ in answers])
-        mean = self._apply(updates, shares, server_round)
-        losses = [report["loss"] for report in reports if "loss" in report]
-        noise = sum((w * r["noise_norm"]) ** 2 for w, r in zip(shares, reports, strict=True))
+        size = self.weights[self.nodes[0]].numel()
+        answers = [read_training(r, size=size, round_number=server_round) for r in replies]
+        self.released.extend(answer.event.to_json() for answer in answers)
+        trained: list[TrainAnswer] = []
+        for answer in answers:
+            if isinstance(answer, CollapseAnswer):
+                raise TrainingCollapsed(answer.reason, server_round, answer.site)
+            trained.append(answer)
+        # Replies come in the order of the sites; from now on so do the nodes.
+        self.nodes = [answer.node for answer in trained]
+        total = sum(answer.num_examples for answer in trained)
+        shares = [answer.num_examples / total for answer in trained]
+        mean = self._apply(trained, shares, server_round)
+        losses = [answer.loss for answer in trained if answer.loss is not None]
+        noise = sum((s * a.noise_norm) ** 2 for s, a in zip(shares, trained, strict=True))
         self._trained = RoundOutcome(
             round=server_round,
-            steps=max(report["steps"] for report in reports),
-            loss=sum(losses) / len(losses) if losses else None,
+            steps=max(answer.steps for answer in trained),
+            loss=sum(losses) / len(losses) if len(losses) == len(trained) else None,
             update_norm=float(mean.norm()),
             noise_norm=noise**0.5,
             scores=None,
-            events=events,
+            events=tuple(self.released[-len(trained) :]),
         )
-        self._finish(None if self._is_evaluated(server_round) else self._trained)
+        if server_round not in self.scored:
+            self._finish(self._trained)
         return None, None
 
     def _apply(
-        self, updates: dict[int, torch.Tensor], shares: Sequence[float], server_round: int
+        self, answers: Sequence[TrainAnswer], shares: Sequence[float], server_round: int
     ) -> torch.Tensor:
-        mean = torch.zeros_like(next(iter(updates.values())), dtype=torch.float64)
-        for share, update in zip(shares, updates.values(), strict=True):
-            if update.numel() != mean.numel():
-                raise ClientFailure(
-                    f"malformed update of {update.numel()} scalars, expected {mean.numel()}"
-                )
-            mean += share * update.double()
-        if not bool(torch.isfinite(mean).all()):
-            raise TrainingCollapsed("the averaged update is non-finite", server_round, "server")
+        """Add the updates to the weights; the averaged update ``(d,)`` in float64."""
+        mean = torch.zeros_like(answers[0].update, dtype=torch.float64)
+        for share, answer in zip(shares, answers, strict=True):
+            mean += share * answer.update.double()
         if self.local:
-            self.weights = {node: self.weights[node] + updates[node] for node in self.nodes}
+            weights = {a.node: self.weights[a.node] + a.update for a in answers}
         else:
             common = self.weights[self.nodes[0]] + mean.float()
-            self.weights = dict.fromkeys(self.nodes, common)
+            weights = dict.fromkeys(self.nodes, common)
+        # Finite updates may still overflow the float32 weights that they are added to.
+        if not all(bool(torch.isfinite(one).all()) for one in weights.values()):
+            raise TrainingCollapsed("the updated weights are non-finite", server_round, "server")
+        self.weights = weights
         return mean
 
-    def _is_evaluated(self, server_round: int) -> bool:
-        due = self.evaluate_every and server_round % self.evaluate_every == 0
-        return bool(due) or server_round == self.rounds
-
-    def _finish(self, outcome: RoundOutcome | None) -> None:
-        if outcome is None:
-            return
+    def _finish(self, outcome: RoundOutcome) -> None:
         self.history.append(outcome)
         if self.listener is not None:
             self.listener(outcome)
@@ -179,43 +180,22 @@ class SiteStrategy(FedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Score the round from the evidence that sites sent."""
-        answers = list(replies)
-        if not answers or self._trained is None:
+        evidence = [read_evidence(reply) for reply in replies]
+        if not evidence or self._trained is None:
             return None
-        evidence = [_evidence(reply) for reply in answers]
-        scores = score_round(
-            self.metric, evidence, local=self.local, final=server_round == self.rounds
-        )
-        done = RoundOutcome(**{**self._trained.__dict__, "scores": scores})
-        self._finish(done)
+        final = server_round == self.rounds
+        scores = score_round(self.metric, evidence, local=self.local, final=final)
+        self.evaluate_s += time.perf_counter() - self._asked_at
+        self._finish(replace(self._trained, scores=scores))
         return None
 
     def final_arrays(self) -> ArrayRecord:
-        """Weights after the last round: one vector, or one per site when nothing is averaged."""
+        """Weights after the last round: ``vector``, or one by site when nothing is averaged."""
         if not self.local:
             return ArrayRecord({"vector": encode_vector(self.weights[self.nodes[0]])})
-        return ArrayRecord({str(n): encode_vector(self.weights[n]) for n in self.nodes})
-
-
-def _update(reply: Message) -> torch.Tensor:
-    try:
-        return decode_vector(reply.content[ARRAYS]["vector"])  # type: ignore[arg-type, index]
-    except KeyError as error:
-        raise ClientFailure(f"malformed reply without an update: {error!r}") from error
-
-
-def _shares(replies: Sequence[Message]) -> list[float]:
-    counts = [float(reply.content[METRICS]["num-examples"]) for reply in replies]  # type: ignore[arg-type, call-overload]
-    return [count / sum(counts) for count in counts]
-
-
-def _evidence(reply: Message) -> Evidence:
-    report = read_report(reply)
-    if report["status"] != "ok":
-        raise ClientFailure(f"site {report['site']} could not evaluate: {report}")
-    arrays = reply.content[ARRAYS]
-    return Evidence(
-        rows=decode_matrix(arrays["evidence"]),  # type: ignore[arg-type, index]
-        labels=decode_matrix(arrays["labels"])[:, 0],  # type: ignore[arg-type, index]
-        parts=tuple((str(name), int(count)) for name, count in report["parts"]),
-    )
+        return ArrayRecord(
+            {
+                site: encode_vector(self.weights[node])
+                for site, node in zip(self.sites, self.nodes, strict=True)
+            }
+        )

@@ -25,7 +25,7 @@ def train_plain(task: LocalTask) -> Trained:
     taken = 0
     while taken < steps:
         order = torch.randperm(n, generator=generator).to(task.x.device)
-        for batch in order.split(task.batch_size):
+        for batch in torch.split(order, task.batch_size):
             optimizer.zero_grad(set_to_none=True)
             loss = loss_of(model(task.x[batch]), task.y[batch])
             loss.backward()  # type: ignore[no-untyped-call]

@@ -6,15 +6,16 @@ worker thread, so that a site that hangs can be given up on.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import queue
 import threading
-import time
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
@@ -23,11 +24,14 @@ from flwr.supercore.task_identity import TaskIdentity
 from fedprivacy.config.schema import EngineConf
 from fedprivacy.federation.engines.base import RunConfig
 from fedprivacy.federation.flower import quiet_flower
+from fedprivacy.federation.site import close_runtime
 
 FIRST_NODE = 1001
 _SERVER_NODE = 1
 _CLIENT_ERROR = 0
 _run_ids = itertools.count(1)
+# Flower's task identity and the runtime of a cell belong to the process: one run at a time.
+_running = threading.RLock()
 
 
 class _Stop:
@@ -64,16 +68,20 @@ class SiteThread:
         self._tasks.put(_Stop())
 
 
-class InProcessGrid(Grid):
+class InProcessGrid(Grid):  # type: ignore[misc]
     """A Flower grid whose nodes are calls of the ClientApp.
 
     Args:
         client_app: the sites' app.
         sites: number of nodes; their ids are 1001, 1002, ...
         run_config: what the apps read their settings from.
+
+    Attributes:
+        lost: whether a site did not answer in time. It may still be at work.
     """
 
     def __init__(self, client_app: ClientApp, sites: int, run_config: RunConfig) -> None:
+        self.lost = False
         self._run = Run.create_empty(run_id=next(_run_ids))
         self._ids = itertools.count(1)
         self._replies: dict[str, Message] = {}
@@ -116,33 +124,45 @@ class InProcessGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> list[Message]:
-        """Call the app for each message; stop at the first one that exceeds the time left."""
-        deadline = time.monotonic() + (timeout if timeout is not None else threading.TIMEOUT_MAX)
-        replies = []
+        """Call the app for each message; stop at the first site that exceeds the time.
+
+        Args:
+            messages: one for each site.
+            timeout: seconds for each site by itself: waiting for its turn does not count, as it
+                would not where sites work side by side.
+        """
+        limit = threading.TIMEOUT_MAX if timeout is None else min(timeout, threading.TIMEOUT_MAX)
+        replies: list[Message] = []
+        if self.lost:
+            return replies
         for message in messages:
-            reply = self._deliver(message, deadline)
+            reply = self._deliver(message, limit)
             if reply is None:
+                self.lost = True
                 break
             replies.append(reply)
         return replies
 
-    def _deliver(self, message: Message, deadline: float) -> Message | None:
+    def _deliver(self, message: Message, timeout: float) -> Message | None:
         metadata = message.metadata
         metadata.__dict__["_run_id"] = self._run.run_id
         metadata.__dict__["_message_id"] = str(next(self._ids))
         context = self._contexts[metadata.dst_node_id]
         # Messages of a round share their records; without a copy a site could see another's.
-        private = Message(_copied(message.content), metadata=metadata)  # type: ignore[call-overload]
-        left = max(0.0, min(deadline - time.monotonic(), threading.TIMEOUT_MAX))
+        private = Message(_copied(message.content), metadata=metadata)
         try:
-            answer = self._thread.call(private, context, left)
+            answer = self._thread.call(private, context, timeout)
         except queue.Empty:
             return None
-        if isinstance(answer, Exception):
-            return Message(Error(_CLIENT_ERROR, repr(answer)), reply_to=private)
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
+        if isinstance(answer, Message):
+            return answer
+        # SystemExit included: a site that exits must not take the whole program with it.
+        reason = (
+            "".join(traceback.format_exception(answer))
+            if isinstance(answer, BaseException)
+            else f"the app returned {type(answer).__name__}, not a Message"
+        )
+        return Message(Error(_CLIENT_ERROR, reason), reply_to=private)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Deliver now; the replies wait to be pulled."""
@@ -160,7 +180,15 @@ class InProcessGrid(Grid):
 
 
 def _copied(content: RecordDict) -> RecordDict:
-    return RecordDict({key: type(record)(dict(record)) for key, record in content.items()})
+    """Records of its own for one site; what they hold and cannot be changed stays shared."""
+    private = content.copy()
+    for key, record in content.items():
+        own = record.copy()
+        for name, value in record.items():
+            if isinstance(record, ArrayRecord) or isinstance(value, list):
+                own[name] = copy.copy(value)
+        private[key] = own
+    return private
 
 
 @contextmanager
@@ -178,7 +206,12 @@ def task_identity(run_id: int) -> Iterator[None]:
 
 
 class InProcessEngine:
-    """Runs a cell's apps in this process."""
+    """Runs a cell's apps in this process.
+
+    Args:
+        server_app: instead of the package's own.
+        client_app: instead of the package's own.
+    """
 
     def __init__(
         self, server_app: ServerApp | None = None, client_app: ClientApp | None = None
@@ -190,18 +223,22 @@ class InProcessEngine:
         self.client_app = client_app or sites.app
 
     def run(self, sites: int, run_config: RunConfig, conf: EngineConf) -> RecordDict:
-        """See ``Engine.run``."""
-        grid = InProcessGrid(self.client_app, sites, run_config)
-        context = Context(
-            run_id=grid.run.run_id,
-            node_id=_SERVER_NODE,
-            node_config={},
-            state=RecordDict(),
-            run_config=dict(run_config),
-        )
-        try:
-            with quiet_flower(), task_identity(grid.run.run_id):
-                self.server_app(grid, context)
-        finally:
-            grid.close()
-        return context.state
+        """See ``Engine.run``. Runs in other threads wait for their turn."""
+        with _running:
+            grid = InProcessGrid(self.client_app, sites, run_config)
+            context = Context(
+                run_id=grid.run.run_id,
+                node_id=_SERVER_NODE,
+                node_config={},
+                state=RecordDict(),
+                run_config=dict(run_config),
+            )
+            try:
+                with quiet_flower(), task_identity(grid.run.run_id):
+                    self.server_app(grid, context)
+            finally:
+                grid.close()
+                if grid.lost:
+                    # The lost site may still write to the model it was given.
+                    close_runtime()
+            return context.state
