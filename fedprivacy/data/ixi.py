@@ -71,15 +71,7 @@ class IxiTiny:
     def fingerprint(self, conf: DatasetConf) -> str:
         """Hex digest of the files and of everything that decides what ``load`` makes of them."""
         ixi = _checked(conf)
-        meaning = {
-            "files": digest_tree(_folder(ixi), PATTERN),
-            "shape": list(ixi.shape),
-            "label_resize": ixi.label_resize,
-            "partition": [ixi.partition, ixi.n_sites],
-            "split": [ixi.split_seed, ixi.test_fraction, _split_digest(ixi)],
-            "max_records_per_patient": ixi.max_records_per_patient,
-        }
-        return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
+        return _fingerprint(ixi, digest_tree(_folder(ixi), PATTERN))
 
     def load(self, conf: DatasetConf) -> FederatedData:
         """Volumes and masks by site.
@@ -93,6 +85,7 @@ class IxiTiny:
         """
         ixi = _checked(conf)
         subjects = _subjects(ixi)
+        files = digest_tree(_folder(ixi), PATTERN)
         patients = np.array([subject.patient for subject in subjects])
         kept = cap_records(patients, ixi.max_records_per_patient)
         subjects, patients = [subjects[row] for row in kept], patients[kept]
@@ -101,7 +94,7 @@ class IxiTiny:
             cast(tuple[int, int, int], tuple(ixi.shape)),
             ixi.label_resize,
             Path(ixi.root) / "cache" / NAME,
-            digest_tree(_folder(ixi), PATTERN),
+            files,
         )
         listed = read_split_file(Path(ixi.split_file), subjects) if ixi.split_file else None
         sites = []
@@ -120,7 +113,7 @@ class IxiTiny:
             metric=ixi.metric,
             sites=tuple(sites),
             synthetic=ixi.source == "synthetic",
-            fingerprint=self.fingerprint(conf),
+            fingerprint=_fingerprint(ixi, files),
             assumptions=_assumptions(ixi),
         )
 
@@ -212,6 +205,19 @@ def _site(
         train_patients=patients[train],
         test_patients=patients[test],
     )
+
+
+def _fingerprint(conf: IxiConf, files: str) -> str:
+    """Digest of the files' digest and of what decides what ``load`` makes of them."""
+    meaning = {
+        "files": files,
+        "shape": list(conf.shape),
+        "label_resize": conf.label_resize,
+        "partition": [conf.partition, conf.n_sites],
+        "split": [conf.split_seed, conf.test_fraction, _split_digest(conf)],
+        "max_records_per_patient": conf.max_records_per_patient,
+    }
+    return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
 
 def _split_digest(conf: IxiConf) -> str | None:
