@@ -42,6 +42,7 @@ MAX_GRID = 400_000
 _CACHED = 64
 
 
+@lru_cache(maxsize=8)
 def composed(parts: History, neighbouring: Neighbouring, interval: float) -> Pld:
     """The distribution of the total loss of a history on a grid of ``interval``.
 

@@ -41,12 +41,12 @@ def why_infinite(ledger: Ledger, delta: float) -> str:
     if not causes:
         return f"the losses leave more than delta={delta:g} beyond every finite epsilon"
     return "; ".join(
-        f"{_rounds(events)}, {_sites(events, ledger.sites)}: {cause}"
+        f"{round_words(events)}, {_sites(events, ledger.sites)}: {cause}"
         for cause, events in causes.items()
     )
 
 
-def _rounds(events: Sequence[Event]) -> str:
+def round_words(events: Sequence[Event]) -> str:
     """``round 3`` or ``rounds 2-4, 7``."""
     numbers = sorted({event.round for event in events})
     runs: list[list[int]] = []

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fedprivacy.accounting.accountant import Bound
+from fedprivacy.accounting.accountant import Bound, epsilon
+from fedprivacy.accounting.caps import Caps, caps
 from fedprivacy.accounting.claims import Claim, SiteBound, claim
 from fedprivacy.accounting.ledger import Ledger
 from fedprivacy.accounting.reasons import exposed
@@ -17,6 +18,8 @@ from fedprivacy.errors import AccountingError
 Randomness = Literal["secret", "seeded"]
 
 DIRECTION = "upper bound, proved"
+
+COMMON_DELTA = 1e-5
 
 _FIRST = 5
 
@@ -44,6 +47,9 @@ class PrivacyStatement:
         epsilon_after: epsilon of everything released up to the end of round 1, 2, ...; None from
             where nothing is proved.
         epsilon_protected_after: the same over protected rounds alone; None before the first.
+        epsilon_at_common_delta: epsilon at delta 1e-5, which all runs can be compared at.
+        caps: what the proof leaves to any attacker.
+        claim: the claim that the headline numbers come from.
         exposed_rounds: round of each release that nothing bounds, ascending.
         per_unit: the claim for each unit, same view.
         per_view: the claim for each view, same unit.
@@ -66,6 +72,9 @@ class PrivacyStatement:
     worst_site: str | None
     epsilon_after: tuple[float | None, ...]
     epsilon_protected_after: tuple[float | None, ...]
+    epsilon_at_common_delta: float
+    caps: Caps
+    claim: Claim
     exposed_rounds: tuple[int, ...]
     per_unit: Mapping[Unit, Claim]
     per_view: Mapping[View, Claim]
@@ -97,6 +106,8 @@ class PrivacyStatement:
             "protected_rounds": self.protected_rounds,
             "rounds": self.rounds,
             "protected_share": self.protected_rounds / self.rounds if self.rounds else 0.0,
+            "epsilon_at_delta_1e-5": _finite(self.epsilon_at_common_delta),
+            **self.caps.to_json(),
             "accountant": self.accountant,
             "derivation": self.derivation,
             "assumptions": list(self.assumptions),
@@ -163,6 +174,9 @@ def privacy_statement(
         worst_site=main.worst_site,
         epsilon_after=_curve(main, delta, rounds, protected_only=False),
         epsilon_protected_after=_curve(main, delta, rounds, protected_only=True),
+        epsilon_at_common_delta=_at_common_delta(main, delta),
+        caps=caps(main),
+        claim=main,
         exposed_rounds=tuple(sorted(event.round for event in exposed(releases))),
         per_unit={one: claim(ledger, one, view, delta, records_per_patient) for one in UNITS},
         per_view={one: claim(ledger, subject, one, delta, records_per_patient) for one in VIEWS},
@@ -196,6 +210,16 @@ def _first_relation(ledger: Ledger) -> Neighbouring:
 def _protected_rounds(ledger: Ledger, rounds: int) -> int:
     bare = {event.round for event in ledger if not event.protected}
     return sum(1 <= number <= rounds and number not in bare for number in ledger.rounds)
+
+
+def _at_common_delta(main: Claim, delta: float) -> float:
+    if main.neighbouring is None or delta == COMMON_DELTA:
+        return main.total.epsilon
+    ledger = Ledger(main.events)
+    return max(
+        (epsilon(ledger.site(name), COMMON_DELTA, main.neighbouring) for name in ledger.sites),
+        default=0.0,
+    )
 
 
 def _curve(
