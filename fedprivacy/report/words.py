@@ -85,3 +85,74 @@ def dataset_title(dataset: str, synthetic: bool) -> str:
 def schedule_text(result: CellResult) -> str:
     """The schedule; a cell without protection has none."""
     return MISSING if result.algorithm == "none" else result.schedule
+
+
+_ABOUT = ("neighbouring", "view", "delta", "randomness")
+
+
+def varying(privacies: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What, besides the unit, must stand beside each epsilon because it is not the same for all.
+
+    Compared among statements of the same unit; the unit itself always stands there.
+    """
+    return tuple(
+        key
+        for key in _ABOUT
+        if any(
+            one.get(key) != other.get(key)
+            for one in privacies
+            for other in privacies
+            if one.get("unit") == other.get("unit")
+        )
+    )
+
+
+def epsilon_label(privacy: Mapping[str, Any] | None, keys: Sequence[str] = ()) -> str:
+    """Epsilon for a picture: ``ε = 8.18, record`` or ``ε infinite``."""
+    if privacy is None:
+        return f"ε {UNKNOWN}"
+    text = epsilon_text(privacy)
+    if text == INFINITE:
+        return "ε infinite"
+    words = [str(privacy.get("unit") or UNKNOWN), *(_word(privacy, key) for key in keys)]
+    return f"ε = {text}, {', '.join(words)}"
+
+
+def protected_label(privacy: Mapping[str, Any] | None, keys: Sequence[str] = ()) -> str:
+    """Epsilon with that of the protected rounds: ``ε infinite; 2.22 over 1/8 rounds, record``."""
+    if privacy is None or not privacy.get("protected_rounds"):
+        return epsilon_label(privacy, keys)
+    share = f"{privacy['protected_rounds']}/{privacy['rounds']} rounds"
+    if epsilon_text(privacy) != INFINITE:
+        return f"{epsilon_label(privacy, keys)}; protected {share}"
+    inside = protected_text(privacy).partition(" ")[0]
+    if inside == INFINITE:
+        return f"ε infinite, also over the {share} protected"
+    words = [str(privacy.get("unit") or UNKNOWN), *(_word(privacy, key) for key in keys)]
+    return f"ε infinite; {inside} over {share}, {', '.join(words)}"
+
+
+def about_epsilon(privacies: Sequence[Mapping[str, Any]]) -> str:
+    """One sentence: what all epsilons hold for, then what those of each unit hold for.
+
+    What differs among epsilons of the same unit is left out: it stands beside each of them.
+    """
+    if not privacies:
+        return ""
+    keys = [key for key in _ABOUT if key not in varying(privacies)]
+    by_unit = {str(privacy.get("unit") or UNKNOWN): privacy for privacy in privacies}
+    shared = [k for k in keys if len({_word(p, k) for p in by_unit.values()}) == 1]
+    parts = [", ".join(["ε: proven upper bound", *(_word(privacies[0], key) for key in shared)])]
+    for unit, privacy in sorted(by_unit.items()):
+        own = [_word(privacy, key) for key in keys if key not in shared]
+        parts += [f"per {unit}: {', '.join(own)}"] if own else []
+    return "; ".join(parts)
+
+
+def _word(privacy: Mapping[str, Any], key: str) -> str:
+    value = privacy.get(key)
+    if key == "delta":
+        return f"δ={delta_text(value)}"
+    if key == "randomness":
+        return "seeded noise (a simulation)" if value == "seeded" else f"{value or UNKNOWN} noise"
+    return f"view {value}" if key == "view" else str(value or UNKNOWN)

@@ -59,11 +59,12 @@ def open_store(uri: str, experiment: str) -> Iterator[tuple[Any, str]]:
     """
     uri = absolute_uri(uri)
     try:
-        with store_lock(uri), quiet():
-            _create_sqlite(uri)
-            check(uri)
-            store = client(uri)
-            yield store, _experiment_id(store, uri, experiment)
+        with store_lock(uri):
+            check(uri)  # before MLflow, which takes seconds to import, is needed
+            with quiet():
+                _create_sqlite(uri)
+                store = client(uri)
+                yield store, _experiment_id(store, uri, experiment)
     except TrackingError:
         _experiments.pop((uri, experiment), None)
         raise

@@ -197,6 +197,9 @@ def _round(
         update_norm=0.5,
         snr=0.4 if protected else None,
         epsilon=8.181 * math.sqrt(number / rounds) if finite else None,
+        epsilon_protected=(
+            EPSILONS[schedule] * math.sqrt(number / rounds) if algorithm == "dpsgd" else None
+        ),
     )
 
 

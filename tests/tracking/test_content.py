@@ -68,6 +68,7 @@ def test_metrics_of_a_round_have_the_round_as_step(factory: ModuleType) -> None:
         assert points["update/norm", block.round] == block.update_norm
         assert points["privacy/snr", block.round] == block.snr
         assert points["privacy/epsilon", block.round] == pytest.approx(block.epsilon)
+        assert points["privacy/epsilon_protected", block.round] == block.epsilon_protected
         for site, score in block.score_per_site.items():
             assert points[f"score/site/{site}", block.round] == score
     assert points["privacy/epsilon_protected", 8] == 8.181
@@ -122,7 +123,9 @@ def test_odd_site_names_become_keys_that_mlflow_takes(factory: ModuleType) -> No
     assert "score/site/Saint-Étienne _A_ _2" in keys
 
 
-def test_the_digest_changes_with_the_result(factory: ModuleType) -> None:
+def test_the_digest_tells_a_second_run_and_survives_new_fields(factory: ModuleType) -> None:
     result = factory.make_result()
     assert digest(result) == digest(factory.make_result())
     assert digest(result) != digest(replace(result, status="failed"))
+    assert digest(result) != digest(replace(result, timing_s={"total": 2.6}))
+    assert digest(result) == digest(replace(result, versions={"fedprivacy": "9.9"}, rounds=()))

@@ -1,0 +1,113 @@
+"""The report of finished cells: a table, a CSV file and pictures, made from results alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from fedprivacy.report.canvas import save, style
+from fedprivacy.report.files import write_text
+from fedprivacy.report.rows import Row, make_rows
+from fedprivacy.report.table import cell_csv, cell_table
+from fedprivacy.result import RESULT_FILE, CellResult, read_results
+
+REPORT_FOLDER = "report"
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every part of a report is made from.
+
+    Attributes:
+        results: all cells that have a result.
+        rows: the same, seeds together.
+        unfinished: cells that were started and have no result.
+    """
+
+    results: tuple[CellResult, ...]
+    rows: tuple[Row, ...]
+    unfinished: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """A written report.
+
+    Attributes:
+        folder: where it is.
+        table: text of the table, to be printed.
+        paths: files that were written, the table first.
+        results: what it is about.
+    """
+
+    folder: Path
+    table: str
+    paths: tuple[Path, ...]
+    results: tuple[CellResult, ...]
+
+
+def write_report(folders: Sequence[Path], out: Path | None = None) -> Report:
+    """Report on sweeps, finished or not; each file is replaced whole.
+
+    Args:
+        folders: sweep folders, each holding one folder per cell.
+        out: where to write; None: the folder ``report`` in the first sweep folder.
+
+    Raises:
+        DataError: a file is there but is not a result.
+    """
+    results = tuple(read_results(*folders))
+    material = Material(results, tuple(make_rows(results)), count_unfinished(folders))
+    folder = out if out is not None else folders[0] / REPORT_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [path for write in PARTS for path in write(material, folder)]
+    return Report(folder, table_text(material), tuple(paths), results)
+
+
+def count_unfinished(folders: Sequence[Path]) -> int:
+    """Cells that were started, which Hydra's own folder shows, and have left no result."""
+    started = {path.parent for folder in folders for path in folder.glob("*/.hydra")}
+    return sum(not (cell / RESULT_FILE).exists() for cell in started)
+
+
+def table_text(material: Material) -> str:
+    """The table, with a line on what is still missing."""
+    text = cell_table(material.results)
+    if material.unfinished:
+        text += f"\n\n{material.unfinished} cells have no result yet"
+    return text
+
+
+def _table(material: Material, folder: Path) -> list[Path]:
+    return [write_text(folder / "table.txt", table_text(material) + "\n")]
+
+
+def _csv(material: Material, folder: Path) -> list[Path]:
+    return [write_text(folder / "results.csv", cell_csv(material.results))]
+
+
+def _curves(material: Material, folder: Path) -> list[Path]:
+    from fedprivacy.report.curves import curves_figure
+
+    written = []
+    for (dataset, synthetic), rows in groupby(material.rows, key=lambda row: row.dataset):
+        both = (dataset, not synthetic) in {row.dataset for row in material.rows}
+        name = f"curves_{dataset}" + ("_real" if both and not synthetic else "")
+        with style():
+            written += save(curves_figure(list(rows)), folder / name)
+    return written
+
+
+def _overview(material: Material, folder: Path) -> list[Path]:
+    from fedprivacy.report.overview import overview_figure
+
+    if not material.rows:
+        return []
+    with style():
+        return save(overview_figure(material.rows), folder / "overview")
+
+
+PARTS: tuple[Callable[[Material, Path], list[Path]], ...] = (_table, _csv, _curves, _overview)
+"""Writers of a report, in order; each returns the files it wrote."""

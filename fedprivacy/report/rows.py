@@ -1,0 +1,252 @@
+"""Cells of a sweep as rows: those that differ in their seed only together, with their twins."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from fedprivacy.report.words import ALGORITHMS, FEDERATIONS, SCHEDULES, rank
+from fedprivacy.result import CellResult
+
+_MUST_AGREE = ("dataset.", "model.")
+_MAY_DIFFER = ("algorithm.", "schedule.", "privacy.", "seed")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score over ``n`` seeds.
+
+    Attributes:
+        mean: over seeds.
+        standard_error: of the mean: of the held-out records, which all seeds share, and of the
+            seeds; None where it cannot be had.
+        n: number of seeds that have a score.
+    """
+
+    mean: float
+    standard_error: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """Cells that differ in their seed only.
+
+    Attributes:
+        cells: ordered by seed.
+        twins: of each cell, the cell with ``algorithm=none`` and the same seed, where it is known.
+        variant: what tells this row's algorithm from others of the same name, for example
+            ``percentile=50``; empty where nothing does.
+        schedule_variant: the same of the schedule, for example ``decay=0.9``.
+        twin_differs: keys of the federation in which a twin differs from its cell.
+    """
+
+    cells: tuple[CellResult, ...]
+    twins: tuple[CellResult, ...] = ()
+    variant: str = ""
+    schedule_variant: str = ""
+    twin_differs: tuple[str, ...] = ()
+
+    @property
+    def first(self) -> CellResult:
+        """The cell of the smallest seed, for what all cells share."""
+        return self.cells[0]
+
+    @property
+    def protected(self) -> bool:
+        """Whether a protection was on."""
+        return self.first.algorithm != "none"
+
+    @property
+    def algorithm(self) -> str:
+        """Name of the algorithm, with its variant."""
+        return f"{self.first.algorithm} {self.variant}".strip()
+
+    @property
+    def schedule(self) -> str:
+        """Name of the schedule, with its variant."""
+        return f"{self.first.schedule} {self.schedule_variant}".strip()
+
+    @property
+    def dataset(self) -> tuple[str, bool]:
+        """Name of the dataset and whether it is synthetic."""
+        return self.first.dataset, self.first.synthetic
+
+    @cached_property
+    def score(self) -> Estimate | None:
+        """Score over the seeds; None where no cell has one."""
+        return estimate(self.cells)
+
+    @cached_property
+    def twin_score(self) -> Estimate | None:
+        """Score of the twins over the same seeds; None where there is none."""
+        return estimate(self.twins)
+
+    @cached_property
+    def metric(self) -> str:
+        """Name of the score; empty where no cell has one."""
+        return next((cell.score.name for cell in self.cells if cell.score), "")
+
+    @cached_property
+    def privacy(self) -> Mapping[str, Any] | None:
+        """The weakest statement among the cells; None where no cell has one."""
+        return max((c.privacy for c in self.cells if c.privacy), key=_weakness, default=None)
+
+    @cached_property
+    def status(self) -> str:
+        """``ok``, or how many cells ended in which way: ``2 ok, 1 failed``."""
+        counts: dict[str, int] = defaultdict(int)
+        for cell in self.cells:
+            counts[cell.status] += 1
+        if len(counts) == 1:
+            return self.first.status
+        return ", ".join(f"{count} {status}" for status, count in counts.items())
+
+
+def make_rows(results: Iterable[CellResult]) -> list[Row]:
+    """Rows of a report, ordered by dataset, algorithm, federation, schedule, variant."""
+    cells = list(results)
+    groups: dict[str, list[CellResult]] = defaultdict(list)
+    for cell in cells:
+        groups[_identity(cell)].append(cell)
+    members = [tuple(sorted(group, key=lambda c: c.seed)) for group in groups.values()]
+    firsts = [group[0] for group in members]
+    by_algorithm = _variants(firsts, lambda c: (c.dataset, c.algorithm), _of_algorithm)
+    by_schedule = _variants(firsts, lambda c: (c.dataset, c.schedule), _of_schedule)
+    rows = []
+    for group in members:
+        found = [(cell, twin) for cell in group if (twin := find_twin(cell, cells)) is not None]
+        keys = {key for cell, twin in found for key in _federation_differences(cell, twin)}
+        rows.append(
+            Row(
+                cells=group,
+                twins=tuple(twin for _, twin in found),
+                variant=by_algorithm[group[0].cell_id],
+                schedule_variant=by_schedule[group[0].cell_id],
+                twin_differs=tuple(sorted(keys)),
+            )
+        )
+    return sorted(rows, key=_order)
+
+
+def find_twin(cell: CellResult, results: Iterable[CellResult]) -> CellResult | None:
+    """The same cell without protection; None for one that has none, and where it was not run.
+
+    Dataset, model, federation and seed agree. Where several do, the one whose training is most
+    alike is taken.
+    """
+    if cell.algorithm == "none":
+        return None
+    fitting = [
+        other
+        for other in results
+        if other.algorithm == "none"
+        and (other.dataset, other.federation, other.model, other.seed, other.synthetic)
+        == (cell.dataset, cell.federation, cell.model, cell.seed, cell.synthetic)
+        and not any(key.startswith(_MUST_AGREE) for key in _config_differences(cell, other))
+    ]
+    return min(fitting, key=lambda o: len(_federation_differences(cell, o)), default=None)
+
+
+def estimate(cells: Sequence[CellResult]) -> Estimate | None:
+    """Mean score over cells of different seeds; None where none of them has a score.
+
+    The sampling error of the held-out records does not shrink with more seeds, because all of
+    them are scored on the same records; the spread between seeds does.
+    """
+    scores = [cell.score for cell in cells if cell.score is not None]
+    values = [score.value for score in scores if score.value is not None]
+    if not values:
+        return None
+    errors = [s.standard_error for s in scores if s.standard_error is not None]
+    sampling = statistics.fmean(errors) if len(errors) == len(values) else None
+    if len(values) == 1:
+        return Estimate(values[0], sampling, 1)
+    seeds = statistics.stdev(values) / math.sqrt(len(values))
+    return Estimate(statistics.fmean(values), math.hypot(sampling or 0.0, seeds), len(values))
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a nested configuration."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _identity(cell: CellResult) -> str:
+    config = {key: value for key, value in cell.config.items() if key != "seed"}
+    names = (cell.algorithm, cell.schedule, cell.dataset, cell.federation, cell.model)
+    return json.dumps([names, cell.synthetic, config], sort_keys=True)
+
+
+def _config_differences(one: CellResult, other: CellResult) -> set[str]:
+    mine, theirs = dict(flatten(one.config)), dict(flatten(other.config))
+    keys = {key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)}
+    return {key for key in keys if not key.startswith(_MAY_DIFFER)}
+
+
+def _federation_differences(one: CellResult, other: CellResult) -> list[str]:
+    return sorted(key for key in _config_differences(one, other) if key.startswith("federation."))
+
+
+def _variants(
+    cells: Sequence[CellResult], alike: Callable[[CellResult], Any], keep: Callable[[str], bool]
+) -> dict[str, str]:
+    """By cell: the settings, among those kept, that differ among alike cells, as ``key=value``."""
+    families: dict[Any, list[CellResult]] = defaultdict(list)
+    for cell in cells:
+        families[alike(cell)].append(cell)
+    texts: dict[str, str] = {}
+    for family in families.values():
+        settings = [
+            {key: _plain(value) for key, value in flatten(cell.config) if keep(key)}
+            for cell in family
+        ]
+        names = sorted({name for config in settings for name in config})
+        differing = [n for n in names if len({config.get(n) for config in settings}) > 1]
+        for cell, config in zip(family, settings, strict=True):
+            words = [f"{n.rpartition('.')[2]}={config[n]}" for n in differing if n in config]
+            texts[cell.cell_id] = " ".join(words)
+    return texts
+
+
+def _of_algorithm(key: str) -> bool:
+    return not key.startswith(("schedule.", "federation.name", "seed"))
+
+
+def _of_schedule(key: str) -> bool:
+    return key.startswith("schedule.")
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _weakness(privacy: Mapping[str, Any]) -> tuple[bool, float, bool, float]:
+    return (
+        bool(privacy.get("infinite", True)),
+        privacy.get("epsilon") or 0.0,
+        bool(privacy.get("epsilon_protected_infinite")),
+        privacy.get("epsilon_protected") or 0.0,
+    )
+
+
+def _order(row: Row) -> tuple[Any, ...]:
+    cell = row.first
+    return (
+        row.dataset,
+        rank(ALGORITHMS, cell.algorithm),
+        rank(FEDERATIONS, cell.federation),
+        row.variant,
+        rank(SCHEDULES, cell.schedule),
+        row.schedule_variant,
+        cell.model,
+    )

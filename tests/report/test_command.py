@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from fedprivacy.report import command, report
+from fedprivacy.report.command import main
+
+
+@pytest.fixture
+def sweep(factory: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sweep; its pictures, which have tests of their own, are left out."""
+    monkeypatch.setattr(report, "PARTS", report.PARTS[:2])
+    results = [factory.make_result("none"), factory.make_result()]
+    return factory.write_sweep(tmp_path / "demo", results)  # type: ignore[no-any-return]
+
+
+def test_the_table_is_printed_and_files_are_named(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(sweep)]) == 0
+    out = capsys.readouterr().out
+    assert "8.18 (8/8 rounds)" in out
+    assert f"wrote {sweep / 'report' / 'table.txt'}" in out
+
+
+def test_out_moves_the_report(sweep: Path, tmp_path: Path) -> None:
+    assert main([str(sweep), "--out", str(tmp_path / "there")]) == 0
+    assert (tmp_path / "there" / "results.csv").is_file()
+    assert not (sweep / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("missing", "is not a folder"),
+        ("empty", "holds no finished cell"),
+        ("cell", "is a single cell; give the folder it is in"),
+    ],
+)
+def test_a_folder_without_results_is_refused_with_the_way_out(
+    kind: str, words: str, sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = {
+        "missing": tmp_path / "nowhere",
+        "empty": tmp_path / "empty",
+        "cell": next(sweep.iterdir()),
+    }[kind]
+    (tmp_path / "empty").mkdir()
+    assert main([str(sweep), str(folder)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {folder}")
+    assert words in err
+    assert not (sweep / "report").exists()
+
+
+def test_a_damaged_result_is_refused(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (sweep / "bad").mkdir()
+    (sweep / "bad" / "result.json").write_text("{")
+    assert main([str(sweep)]) == 2
+    assert "delete it" in capsys.readouterr().err
+
+
+def test_a_wrong_option_exits_with_two(sweep: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([str(sweep), "--no-such-option"])
+    assert stop.value.code == 2
+
+
+def test_a_store_that_fails_is_told_by_the_exit_status(
+    sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "mlflow.db"
+    broken.write_text("not a database" * 99)
+    assert main([str(sweep), "--track", f"sqlite:///{broken}"]) == command.FAILED
+    assert "0 cells uploaded, 0 were there, 2 are missing" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_cells_are_uploaded_to_the_store(
+    sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    assert main([str(sweep), "--track", uri]) == 0
+    assert "2 cells uploaded, 0 were there" in capsys.readouterr().out
+    assert main([str(sweep), "--track", uri]) == 0
+    out = capsys.readouterr().out
+    assert "0 cells uploaded, 2 were there" in out
+    assert "#/compare-runs?" in out

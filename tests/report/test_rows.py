@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import replace
+from types import ModuleType
+
+import pytest
+
+from fedprivacy.report.rows import estimate, find_twin, make_rows
+
+
+def test_seeds_share_a_row_and_nothing_else_does(factory: ModuleType) -> None:
+    results = [
+        factory.make_result(algorithm, schedule, dataset, seed=seed)
+        for algorithm in ("svt", "dpsgd")
+        for schedule in ("first_round", "every_round")
+        for dataset in ("wisconsin", "higgs")
+        for seed in (2, 0, 1)
+    ]
+    rows = make_rows(results)
+    assert len(rows) == 8
+    assert all([cell.seed for cell in row.cells] == [0, 1, 2] for row in rows)
+
+
+def test_rows_are_ordered_by_dataset_then_algorithm_then_schedule(factory: ModuleType) -> None:
+    rows = make_rows(reversed(list(factory.demo_results())))
+    found = [(row.first.dataset, row.first.algorithm, row.first.schedule) for row in rows[:12]]
+    assert found[:3] == [("breast_density", "none", "never")] * 3
+    assert [row.first.federation for row in rows[:3]] == ["fedavg", "central", "local"]
+    assert [name for _, name, _ in found[3:]] == ["dpsgd"] * 3 + ["svt"] * 3 + ["gaussian"] * 3
+    assert [name for _, _, name in found[3:6]] == ["every_round", "first_round", "every_nth"]
+    assert rows[-1].first.dataset == "wisconsin"
+
+
+def test_the_mean_has_the_error_of_records_and_of_seeds(factory: ModuleType) -> None:
+    cells = [factory.make_result(seed=seed, reached=value) for seed, value in enumerate((0.2, 0.6))]
+    values = [cell.score.value for cell in cells]
+    found = estimate(cells)
+    assert found is not None
+    assert found.mean == pytest.approx(statistics.fmean(values))
+    spread = abs(values[0] - values[1]) / math.sqrt(2) / math.sqrt(2)
+    assert found.standard_error == pytest.approx(math.sqrt(0.011**2 + spread**2))
+    assert found.n == 2
+
+
+def test_one_seed_keeps_its_own_error(factory: ModuleType) -> None:
+    result = factory.make_result()
+    found = estimate([result])
+    assert found is not None
+    assert (found.mean, found.standard_error, found.n) == (result.score.value, 0.011, 1)
+
+
+def test_cells_without_a_score_do_not_count(factory: ModuleType) -> None:
+    assert estimate([factory.failed_result(), factory.diverged_result()]) is None
+    found = estimate([factory.make_result(), factory.diverged_result(seed=1)])
+    assert found is not None
+    assert found.n == 1
+
+
+def test_the_twin_agrees_in_all_but_the_protection(factory: ModuleType) -> None:
+    cell = factory.make_result(seed=1)
+    twin = factory.make_result("none", seed=1)
+    others = [
+        factory.make_result("none", seed=2),
+        factory.make_result("none", seed=1, dataset="wisconsin"),
+        factory.make_result("none", seed=1, federation="local"),
+        factory.make_result("none", seed=1, config={"dataset.size": "full"}),
+        factory.make_result("none", seed=1, config={"model.hidden": [8]}),
+        cell,
+    ]
+    assert find_twin(cell, [*others, twin]) is twin
+    assert find_twin(cell, others) is None
+    assert find_twin(twin, [twin]) is None
+
+
+def test_the_most_alike_twin_is_taken_and_its_differences_told(factory: ModuleType) -> None:
+    cell = factory.make_result(config={"federation.lr": 0.5})
+    far = factory.make_result("none", config={"federation.lr": 9.0, "federation.batch_size": 1})
+    near = factory.make_result("none", config={"federation.lr": 9.0})
+    rows = make_rows([cell, far, near])
+    (row,) = [row for row in rows if row.protected]
+    assert row.twins == (near,)
+    assert row.twin_differs == ("federation.lr",)
+    exact = factory.make_result("none", config={"federation.lr": 0.5})
+    (row,) = [row for row in make_rows([cell, far, near, exact]) if row.protected]
+    assert row.twins == (exact,)
+    assert row.twin_differs == ()
+
+
+def test_variants_say_what_differs(factory: ModuleType) -> None:
+    rows = make_rows(
+        [
+            factory.make_result("gaussian"),
+            factory.make_result("gaussian", config={"algorithm.percentile": 50.0}),
+            factory.make_result("svt", "every_nth"),
+            factory.make_result("svt", "every_nth", config={"schedule.decay": 0.9}),
+            factory.make_result("dpsgd"),
+        ]
+    )
+    assert [(row.algorithm, row.schedule) for row in rows] == [
+        ("dpsgd", "every_round"),
+        ("svt", "every_nth decay=0.9"),
+        ("svt", "every_nth decay=1"),
+        ("gaussian percentile=50", "every_round"),
+        ("gaussian percentile=95", "every_round"),
+    ]
+
+
+def test_a_row_states_its_weakest_cell(factory: ModuleType) -> None:
+    strong, weak = factory.make_result(), factory.make_result(seed=1)
+    weak = replace(weak, privacy={**weak.privacy, "epsilon": 9.0})
+    (row,) = make_rows([strong, weak])
+    assert row.privacy["epsilon"] == 9.0
+    none = replace(weak, privacy={**weak.privacy, "infinite": True, "epsilon": None})
+    (row,) = make_rows([strong, none])
+    assert row.privacy["infinite"]
+
+
+def test_mixed_ends_are_counted(factory: ModuleType) -> None:
+    (row,) = make_rows([factory.make_result(), factory.failed_result(seed=1)])
+    assert row.status == "1 ok, 1 failed"
+    (row,) = make_rows([factory.failed_result()])
+    assert row.status == "failed"
+    assert row.privacy is None
