@@ -69,6 +69,7 @@ def _selected(
 ) -> Array:
     """``(n, 28)`` events of one process that pass the selection."""
     kept: list[Array] = [np.empty((0, len(SCALES)))]
+    batch = min(BATCH, 4 * n)  # about a third passes
     while sum(map(len, kept)) < n:
-        kept.append(measured(process(BATCH, rng), rng))
+        kept.append(measured(process(batch, rng), rng))
     return np.concatenate(kept)[:n]

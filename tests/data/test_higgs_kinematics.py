@@ -79,7 +79,7 @@ def test_boost_equals_the_lorentz_matrix() -> None:
     matrix[0, 0] = gamma
     matrix[0, 1:] = matrix[1:, 0] = gamma * beta
     matrix[1:, 1:] += (gamma - 1) * np.outer(beta, beta) / (beta @ beta)
-    vectors = rng.normal(size=(5, 4)) + [100, 0, 0, 0]
+    vectors = rng.normal(size=(5, 4)) + np.array([100, 0, 0, 0])
     parent = np.tile([energy, *momentum], (5, 1))
     found = k.boost(vectors, parent, np.full(5, parent_mass))
     np.testing.assert_allclose(found, vectors @ matrix.T, rtol=1e-12)
