@@ -80,7 +80,8 @@ def _draw_references(axes: Axes, row: Row, scene: Scene) -> None:
     twin = global_curve(row.twins)
     if twin.rounds:
         look = reference_look("fedavg")
-        axes.plot(twin.rounds, twin.mean, color=look.colour, linestyle=look.dash, linewidth=1.2)
+        style: dict[str, Any] = {"color": look.colour, "linestyle": look.dash, "linewidth": 1.2}
+        axes.plot(twin.rounds, twin.mean, zorder=3, **style)  # seen also where both are equal
 
 
 def _draw_sites(axes: Axes, row: Row, scene: Scene) -> None:
