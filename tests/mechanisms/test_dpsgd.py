@@ -225,6 +225,13 @@ def test_empty_batches_still_take_noisy_steps(make_task) -> None:
     assert float(task.parameters.flat.std()) == pytest.approx(3.0, rel=0.02)
 
 
+def test_noise_comes_from_its_own_stream(make_task) -> None:
+    noise = noise_of(replace(BASE, sampling_rate=1.0), make_task, make_model=wide_model)
+    stream = Streams(7, "seeded", 1, 0).torch("noise")
+    expected = torch.zeros(24_000).normal_(generator=stream).double().numpy() / -8.0
+    assert np.allclose(noise, expected, rtol=1e-3, atol=1e-5)
+
+
 def linear_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Its gradient does not depend on the weights, so noise does not feed back."""
     return output.mean()

@@ -186,6 +186,14 @@ def test_decreasing_threshold_scales_tau_only(make_task) -> None:
     assert changed == {"tau", "strength"}
 
 
+def test_the_strength_reaches_the_comparison(make_task) -> None:
+    mechanism = SvtFilter(SvtConf(tau=1.0, epsilon=1e6))
+    update = torch.from_numpy(bell(400)).float()
+    with pytest.raises(ProtectionError, match="threshold 1 "):
+        mechanism.protect(update, make_task(strength=1.0), Trained(1, 0.0))
+    mechanism.protect(update, make_task(strength=1e-9), Trained(1, 0.0))
+
+
 def test_release_proves_nothing_and_says_why(make_task) -> None:
     task = make_task()
     release = SvtFilter(SvtConf()).release(task, Trained(5, 0.0))
