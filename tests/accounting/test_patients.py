@@ -14,7 +14,14 @@ PRICED = settings(max_examples=4, deadline=None, phases=(Phase.reuse, Phase.gene
 
 
 @pytest.mark.parametrize(
-    ("records", "expected"), [(1, 1.83), (2, 3.98), (3, 6.34), (4, 8.90), (8, 20.9)]
+    ("records", "expected"),
+    [
+        (1, 1.83),
+        (2, 3.98),
+        (3, 6.34),
+        (4, 8.90),
+        pytest.param(8, 20.9, marks=pytest.mark.slow),
+    ],
 )
 def test_a_patient_with_several_records(event, dpsgd, records, expected):
     """q=0.01, sigma=1, 1000 steps, delta 1e-5: four mammograms turn 1.83 into 8.90."""

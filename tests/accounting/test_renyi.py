@@ -23,6 +23,7 @@ PRICED = settings(max_examples=8, deadline=None, phases=(Phase.reuse, Phase.gene
         (256 / 60000, 1.1, 14000, 2.59038),
         (0.01, 4.0, 10000, 1.0355),
         (0.01, 1.0, 1000, 2.101),
+        (0.04, 1.3562, 2000, 8.0),
     ],
 )
 def test_known_values(event, dpsgd, rate, sigma, steps, expected):
