@@ -83,6 +83,13 @@ def test_doubled_gradients_are_refused_even_if_clipping_hides_them() -> None:
         certificate(model, LOSS, x, y, clipped_hard, 1e-3)
 
 
+def test_a_wrong_contribution_of_the_right_norm_is_refused() -> None:
+    model, x, y = images()
+    turned = Altered(model, lambda total, n: total.flip(0) if n == 1 else total)
+    with pytest.raises(ProtectionError, match="differs from the one-by-one gradients"):
+        certificate(model, LOSS, x, y, turned, 0.1)
+
+
 def test_non_finite_sums_are_refused() -> None:
     model, x, y = images()
     with pytest.raises(ProtectionError, match="contribute nan"):
