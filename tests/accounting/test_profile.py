@@ -101,3 +101,21 @@ def test_interpolation_lies_above_a_convex_profile(profile):
     assert np.all(found.delta(between) >= exact - 1e-12)
     assert found.delta(1e9) == found.deltas[-1]
     assert np.all(np.diff(found.deltas) <= 0)
+
+
+def test_the_best_attack_on_simulated_dpsgd_reaches_the_cap_and_does_not_pass_it(profile, dpsgd):
+    """Neyman-Pearson test on 20 noisy Poisson-sampled steps, one record in or out."""
+    rate, sigma, steps, runs = 0.2, 2.0, 20, 100_000
+    random = np.random.default_rng(1)
+
+    def scores(present):
+        seen = random.normal(0.0, sigma, (runs, steps))
+        if present:
+            seen += random.random((runs, steps)) < rate
+        return np.log1p(rate * np.expm1((2 * seen - 1) / (2 * sigma**2))).sum(axis=1)
+
+    inside, outside = scores(True), scores(False)
+    found = profile(dpsgd(rate, sigma, steps))
+    for fpr, tolerance in ((0.01, 0.0035), (0.1, 0.006)):
+        reached = float(np.mean(inside > np.quantile(outside, 1 - fpr)))
+        assert found.max_tpr(fpr) - 2 * tolerance <= reached <= found.max_tpr(fpr) + tolerance
