@@ -9,6 +9,7 @@ import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fedprivacy import __version__
@@ -96,9 +97,7 @@ def _run(
         nodes = arrange(data, config.federation.name)
         sites = {n.name: {"train": len(n.train.train_x)} for n in nodes}
         tests = {s.name: len(s.test_x) for s in data.sites}
-        delta = resolve_delta(
-            config.privacy.delta, max(len(node.train.train_x) for node in nodes)
-        )
+        delta = resolve_delta(config.privacy.delta, max(len(node.train.train_x) for node in nodes))
     with watch.measure("train"):
         outcome = run_federation(config, listener)
     with watch.measure("account"):
@@ -110,7 +109,7 @@ def _run(
             delta=delta,
             view=config.privacy.view,  # type: ignore[arg-type]
             unit=None if config.privacy.unit == "auto" else config.privacy.unit,  # type: ignore[arg-type]
-            randomness=config.privacy.randomness,
+            randomness=config.privacy.randomness,  # type: ignore[arg-type]
             assumptions=assumptions(config, data),
         )
     rounds = _rounds(config, outcome, statement)
@@ -183,9 +182,7 @@ def _rounds(
                 strength=strength,
                 steps=entry.steps,
                 score=finite(scores.value) if scores else None,
-                score_per_site={k: finite(v) for k, v in scores.per_site.items()}
-                if scores
-                else {},
+                score_per_site={k: finite(v) for k, v in scores.per_site.items()} if scores else {},
                 secondary={k: finite(v) for k, v in scores.secondary.items()} if scores else {},
                 loss=finite(entry.loss),
                 update_norm=finite(entry.update_norm),
@@ -247,7 +244,7 @@ def versions() -> dict[str, str]:
 
 
 def _with(result: CellResult, **changes: object) -> CellResult:
-    return CellResult(**{**result.__dict__, **changes})  # type: ignore[arg-type]
+    return replace(result, **changes)  # type: ignore[arg-type]
 
 
 def _first_line(error: Exception) -> str:

@@ -72,7 +72,9 @@ def explained(error: Exception, overrides: Sequence[str]) -> ConfigError:
 
 
 def _allowed(words: str) -> str:
-    choices = re.search(r"Available options in '[^']*': ?(.*?)(?: Config search path| To |$)", words)
+    choices = re.search(
+        r"Available options in '[^']*': ?(.*?)(?: Config search path| To |$)", words
+    )
     if choices:
         return "one of " + ", ".join(
             name for name in choices.group(1).split() if not name.startswith("base_")

@@ -27,9 +27,7 @@ def to_plain_config(cfg: DictConfig) -> dict[str, Any]:
         try:
             node = cfg._get_node(key)
             if OmegaConf.is_config(node):
-                plain[str(key)] = OmegaConf.to_container(
-                    node, resolve=True, throw_on_missing=True
-                )
+                plain[str(key)] = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
             else:
                 plain[str(key)] = cfg[key]
         except OmegaConfBaseException as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING as MISSING_TYPE
-from dataclasses import Field, field, fields, is_dataclass, make_dataclass
+from dataclasses import field, fields, is_dataclass, make_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -61,13 +61,11 @@ def mutable(cls: type) -> type:
     return make_dataclass(cls.__name__, specification, bases=bases)
 
 
-def _default(described: Field[Any]) -> Any:
+def _default(described: Any) -> Any:
     if described.default is not MISSING_TYPE:
         return described.default
     made = described.default_factory
-    if isinstance(made, type) and is_dataclass(made):
-        return field(default_factory=mutable(made))
-    return field(default_factory=made)  # type: ignore[arg-type]
+    return field(default_factory=mutable(made) if is_dataclass(made) else made)
 
 
 @cache

@@ -126,9 +126,7 @@ def _check_dataset(config: CellConfig) -> None:
     in_range("dataset.max_records_per_patient", dataset.max_records_per_patient, least=1)
     in_range("dataset.declared_records", dataset.declared_records, least=1)
     if isinstance(dataset, HiggsConf):
-        one_of(
-            "dataset.test_convention", dataset.test_convention, ("baldi", "nvflare", "fraction")
-        )
+        one_of("dataset.test_convention", dataset.test_convention, ("baldi", "nvflare", "fraction"))
         in_range("dataset.max_rows", dataset.max_rows, least=1)
     if isinstance(dataset, IxiConf):
         one_of("dataset.label_resize", dataset.label_resize, ("flamby", "nearest", "threshold"))

@@ -18,6 +18,7 @@ from fedprivacy.config.validation import validate
 from fedprivacy.errors import ConfigError, DataError
 from fedprivacy.result import CellResult
 from fedprivacy.sweep.plan import Plan, make_plan, split_axes
+from fedprivacy.tracking.store import Recorder
 
 OK, FAILED, BAD_CONFIG, INTERRUPTED = 0, 1, 2, 130
 _BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -69,10 +70,8 @@ def _informing(argv: Sequence[str]) -> int:
 
 
 def _uses_stock_sweeper(base: DictConfig) -> bool:
-    return (
-        base.hydra.sweeper._target_ == _BASIC_SWEEPER
-        and base.hydra.launcher._target_ == _BASIC_LAUNCHER
-    )
+    targets = base.hydra.sweeper._target_, base.hydra.launcher._target_
+    return targets == (_BASIC_SWEEPER, _BASIC_LAUNCHER)
 
 
 def _run_single(argv: Sequence[str], overrides: Sequence[str], dirs: Sequence[str]) -> int:
@@ -87,9 +86,7 @@ def _run_single(argv: Sequence[str], overrides: Sequence[str], dirs: Sequence[st
     return FAILED if any(result.status == "failed" for result in results) else OK
 
 
-def _run_hydra_multirun(
-    argv: Sequence[str], overrides: Sequence[str], dirs: Sequence[str]
-) -> int:
+def _run_hydra_multirun(argv: Sequence[str], overrides: Sequence[str], dirs: Sequence[str]) -> int:
     """A sweeper or launcher of the user's choice: Hydra runs the show, cell by cell."""
     make_plan(overrides, dirs)
     results: list[CellResult] = []
@@ -132,9 +129,10 @@ def _run_composed(cfg: DictConfig) -> CellResult:
 def _run_sweep(plan: Plan) -> int:
     from fedprivacy.report.report import write_report
     from fedprivacy.sweep.runner import run_plan
-    from fedprivacy.tracking.links import sweep_links
 
     record = _recorder(plan.settings, plan.name)
+    if record.enabled:
+        _initialise(record)
     outcome = run_plan(plan, record)
     report = write_report([plan.folder])
     print(report.table)
@@ -142,14 +140,33 @@ def _run_sweep(plan: Plan) -> int:
         print(f"{outcome.skipped} of {len(plan.cells)} cells were finished before")
     for path in report.paths:
         print(f"wrote {path}")
-    if plan.settings.tracking.enabled:
-        print(sweep_links(plan.settings.tracking.uri, record.experiment, plan.name))
+    if record.enabled:
+        print(_links(plan, record))
     return FAILED if outcome.failed or outcome.missing else OK
 
 
-def _recorder(config: CellConfig, sweep: str) -> Any:
-    from fedprivacy.tracking.store import Recorder
+def _initialise(record: Recorder) -> None:
+    """Make the store before any worker starts; one that cannot be used must not stop the sweep."""
+    from fedprivacy.tracking.connection import TrackingError
+    from fedprivacy.tracking.store import prepare_store
 
+    try:
+        prepare_store(record.uri, record.experiment)
+    except TrackingError as error:
+        print(f"warning: {error}; results stay safe in their folders", file=sys.stderr)
+
+
+def _links(plan: Plan, record: Recorder) -> str:
+    """Upload what the store missed while it was down, then say where to look."""
+    from fedprivacy.tracking.links import sweep_links
+    from fedprivacy.tracking.sync import sync
+
+    if record.missed:
+        sync([plan.folder], uri=record.uri, experiment=record.experiment, sweep_id=plan.name)
+    return sweep_links(record.uri, record.experiment, plan.name)
+
+
+def _recorder(config: CellConfig, sweep: str) -> Recorder:
     tracking = config.tracking
     return Recorder(
         uri=tracking.uri,

@@ -79,9 +79,7 @@ def make_plan(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Plan
         return Plan(settings.sweep.name, folder, tuple(cells.values()), settings)
 
 
-def _plan_cell(
-    overrides: Sequence[str], folder: Path, config_dirs: Sequence[str]
-) -> PlannedCell:
+def _plan_cell(overrides: Sequence[str], folder: Path, config_dirs: Sequence[str]) -> PlannedCell:
     composed = compose_cell(overrides, config_dirs)
     try:
         config = to_cell_config(composed)

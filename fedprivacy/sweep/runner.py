@@ -119,7 +119,7 @@ def _write_hydra_folder(cell: PlannedCell) -> None:
     """Leave what Hydra itself would leave in ``.hydra``."""
     folder = cell.folder / ".hydra"
     folder.mkdir(parents=True, exist_ok=True)
-    plain = OmegaConf.masked_copy(cell.composed, [k for k in cell.composed if k != "hydra"])
+    plain = OmegaConf.masked_copy(cell.composed, [str(k) for k in cell.composed if k != "hydra"])
     OmegaConf.save(plain, folder / "config.yaml")
     OmegaConf.save(OmegaConf.create(list(cell.overrides)), folder / "overrides.yaml")
     hydra = OmegaConf.masked_copy(cell.composed, ["hydra"])

@@ -68,7 +68,7 @@ def work(pipe: Connection) -> None:
         pipe.send(CellDone(job.cell_id, tainted="no answer from nodes" in result.reason))
 
 
-class logged:  # noqa: N801 - used like a function
+class logged:
     """Write the log of a cell into its folder while the block runs."""
 
     def __init__(self, folder: Path) -> None:

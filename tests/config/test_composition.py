@@ -20,7 +20,7 @@ GROUP_FILES = sorted(
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 
-def composed(*overrides: str):  # noqa: ANN201
+def composed(*overrides: str):
     with hydra_ready():
         return to_cell_config(compose_cell(overrides))
 

@@ -27,9 +27,7 @@ def fedprivacy(here: Path, *words: str, timeout: float = 200) -> subprocess.Comp
 
 
 def results(folder: Path) -> dict[str, dict]:
-    return {
-        path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/result.json")
-    }
+    return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/result.json")}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +134,7 @@ def start_long(here: Path) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(condition, seconds: float = 120) -> None:  # noqa: ANN001
+def wait_for(condition, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

@@ -83,7 +83,7 @@ def test_one_bad_cell_stops_the_sweep_before_it_starts(here: Path) -> None:
 
 
 def test_a_schedule_that_protects_no_round_is_refused(here: Path) -> None:
-    with pytest.raises(ConfigError, match="schedule.offset"):
+    with pytest.raises(ConfigError, match=r"schedule\.offset"):
         make_plan(["schedule=every_nth", "schedule.offset=10"])
 
 
