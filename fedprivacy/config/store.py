@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING as MISSING_TYPE
 from dataclasses import field, fields, is_dataclass, make_dataclass
 from functools import cache
+from inspect import get_annotations
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -48,7 +49,7 @@ def mutable(cls: type) -> type:
     not be; values become frozen again when the composed configuration is turned into objects.
     """
     hints = get_type_hints(cls)
-    own = [field for field in fields(cls) if field.name in cls.__dict__.get("__annotations__", {})]
+    own = [field for field in fields(cls) if field.name in get_annotations(cls)]
     specification = [
         (
             field.name,
@@ -65,7 +66,9 @@ def _default(described: Any) -> Any:
     if described.default is not MISSING_TYPE:
         return described.default
     made = described.default_factory
-    return field(default_factory=mutable(made) if is_dataclass(made) else made)
+    if isinstance(made, type) and is_dataclass(made):
+        made = mutable(made)
+    return field(default_factory=made)
 
 
 @cache

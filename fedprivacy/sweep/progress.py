@@ -67,8 +67,8 @@ class Progress:
         self._grid.update(1)
         if not self._terminal:
             shown = "" if score is None else f" score {score:.3f}"
-            line = f"[{self._done}/{self._total}] {describe(job.config)}: {status}{shown} {seconds:.1f} s"
-            print(line, file=sys.stderr, flush=True)
+            what = f"{describe(job.config)}: {status}{shown} {seconds:.1f} s"
+            print(f"[{self._done}/{self._total}] {what}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Take the bars away."""

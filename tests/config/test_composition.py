@@ -50,7 +50,7 @@ def test_configuration_survives_the_journey_to_a_site() -> None:
 
 
 def test_every_key_of_every_file_is_a_field_of_the_schema() -> None:
-    with pytest.raises(ConfigError, match="algorithm.noise_multipier"):
+    with pytest.raises(ConfigError, match=r"algorithm\.noise_multipier"):
         composed("algorithm.noise_multipier=2")
 
 
