@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedprivacy.config.schema import CellConfig, DpsgdConf
-from fedprivacy.data.base import FederatedData
+from fedprivacy.data.base import FederatedData, records_per_patient
 
 
 def assumptions(config: CellConfig, data: FederatedData) -> tuple[str, ...]:
@@ -15,14 +15,15 @@ def assumptions(config: CellConfig, data: FederatedData) -> tuple[str, ...]:
         "Which sites take part is public; all take part in every round.",
         "Hyperparameters were chosen without looking at these records; a search on them costs "
         "privacy that is not in this number.",
-        "Noise is sampled in floating point; attacks on its rounding are outside the claim.",
     ]
     if config.federation.weighting == "examples":
-        said.append(
-            "The number of training records of each site is public: it weighs the average."
-        )
+        said.append("The number of training records of each site is public: it weighs the average.")
     else:
         said.append("Sites are weighed equally: numbers of records are not sent.")
+    if (most := records_per_patient(data)) > 1:
+        said.append(
+            f"No patient has more than {most} training records at a site, a number taken as public."
+        )
     if config.privacy.diagnostics:
         said.append(
             "Mean training losses are reported to the experimenter as diagnostics of this "

@@ -19,6 +19,7 @@ from fedprivacy.accounting.statement import PrivacyStatement, privacy_statement
 from fedprivacy.assumptions import assumptions
 from fedprivacy.config.identity import cell_id, meaning, schedule_name
 from fedprivacy.config.schema import CellConfig
+from fedprivacy.data.base import records_per_patient
 from fedprivacy.data.cache import load_data
 from fedprivacy.device import resolve_device
 from fedprivacy.errors import ClientFailure
@@ -111,6 +112,7 @@ def _run(
             unit=None if config.privacy.unit == "auto" else config.privacy.unit,  # type: ignore[arg-type]
             randomness=config.privacy.randomness,  # type: ignore[arg-type]
             assumptions=assumptions(config, data),
+            records_per_patient=records_per_patient(data),
         )
     rounds = _rounds(config, outcome, statement)
     score = _score(data.metric, outcome)

@@ -66,6 +66,11 @@ class FederatedData:
     assumptions: tuple[str, ...] = ()
 
 
+def records_per_patient(data: FederatedData) -> int:
+    """Most training records that one patient has at a site."""
+    return max(int(np.unique(s.train_patients, return_counts=True)[1].max()) for s in data.sites)
+
+
 class Dataset(Protocol):
     """One dataset: where its files are, how they are made or read, how they split over sites.
 

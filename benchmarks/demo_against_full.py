@@ -1,0 +1,106 @@
+"""How far the demonstration's volumes get from chance to what the same model reaches at full size.
+
+A price measured on the demonstration means something only if there is accuracy to lose. For every
+dataset of ``sweeps/demo.yaml`` this runs the federated cell without protection at its
+demonstration settings, and the same model at full size with that dataset's own training settings,
+and reports (demo - chance) / (full - chance). At least 0.5 is asked for.
+
+    python benchmarks/demo_against_full.py --json FILE [--datasets wisconsin higgs ...]
+
+The full brain volumes take about half an hour on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+from pathlib import Path
+
+from fedprivacy.cell import run_cell
+from fedprivacy.config.composition import compose_cell, hydra_ready
+from fedprivacy.config.loading import to_cell_config
+from fedprivacy.config.schema import CellConfig
+from fedprivacy.result import ScoreBlock
+from fedprivacy.sweep.plan import make_plan
+
+AT_LEAST = 0.5
+# Full-size settings of the demonstration's own models; everything else is conf/dataset's default.
+FULL = {
+    "wisconsin": [],
+    "higgs": [],
+    "ixi_tiny": ["model.first_channels=4", "federation.rounds=3", "federation.evaluate_every=0"],
+    "breast_density": ["model.channels=[8,16,32]", "federation.evaluate_every=0"],
+}
+
+
+def demo_configs() -> dict[str, CellConfig]:
+    """The unprotected federated cells of the demonstration, by dataset."""
+    plan = make_plan(["+sweeps=demo", "algorithm=none", "federation=fedavg"])
+    return {cell.config.dataset.name: cell.config for cell in plan.cells}
+
+
+def full_config(dataset: str) -> CellConfig:
+    """The same model at full size."""
+    with hydra_ready():
+        words = [f"dataset={dataset}", "dataset.size=full", "algorithm=none", "privacy=seeded"]
+        return to_cell_config(compose_cell([*words, *FULL[dataset]]))
+
+
+def score_of(config: CellConfig) -> tuple[ScoreBlock, float]:
+    """Score and seconds of a cell."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = run_cell(config, Path(folder))
+    if result.score is None or result.score.value is None:
+        raise SystemExit(f"{config.dataset.name}: {result.status}: {result.reason}")
+    return result.score, result.timing_s["total"]
+
+
+def main() -> int:
+    """Print the table; exit 1 if a dataset stays below the bound."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--datasets", nargs="*", default=list(FULL))
+    arguments = parser.parse_args()
+    demo = demo_configs()
+    rows = []
+    for dataset in arguments.datasets:
+        small, seconds = score_of(demo[dataset])
+        large, full_seconds = score_of(full_config(dataset))
+        assert small.value is not None
+        assert large.value is not None
+        ratio = (small.value - small.chance) / (large.value - large.chance)
+        rows.append(
+            {
+                "dataset": dataset,
+                "metric": small.name,
+                "demo": small.value,
+                "demo_chance": small.chance,
+                "full": large.value,
+                "full_chance": large.chance,
+                "ratio": ratio,
+                "demo_seconds": seconds,
+                "full_seconds": full_seconds,
+            }
+        )
+        print(
+            f"{dataset:<16}{small.name:<10}demo {small.value:.3f} (chance {small.chance:.3f})  "
+            f"full {large.value:.3f} (chance {large.chance:.3f})  share {ratio:.2f}",
+            flush=True,
+        )
+    if arguments.json:
+        machine = {"processor": platform.processor() or platform.machine(), "cores": 1}
+        report = {
+            "name": "demo_against_full",
+            "machine": machine,
+            "ratios": {row["dataset"]: row["ratio"] for row in rows},
+            "rows": rows,
+        }
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+    return 0 if all(row["ratio"] >= AT_LEAST for row in rows) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
