@@ -58,8 +58,15 @@ class Mechanism(Protocol):
     ``ProtectionError`` for a NaN, infinite, empty or wrongly shaped update; nothing leaves then.
     """
 
-    name: str
-    placement: Placement
+    @property
+    def name(self) -> str:
+        """The mechanism's name, as in ``algorithm.name``."""
+        ...
+
+    @property
+    def placement(self) -> Placement:
+        """Where it acts."""
+        ...
 
     def train(self, task: LocalTask) -> Trained:
         """Train the task's model in place."""

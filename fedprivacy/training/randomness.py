@@ -20,6 +20,22 @@ Randomness = Literal["secret", "seeded"]
 _PRIVATE: frozenset[str] = frozenset({"sampling", "noise", "selection"})
 
 
+_TORCH_SEED_MASK = 2**63 - 1
+_STATE_WORDS, _STATE_OFFSET = 624, 24
+
+
+def _fill_state(generator: torch.Generator, seed: int) -> None:
+    """Fill the whole Mersenne state of a CPU generator from a seed.
+
+    torch keeps only the low 32 bits of a CPU seed, so noise that it seeds itself could be found
+    by trying them all. Its state holds 624 words of 32 bits, each in 8 bytes from byte 24 on.
+    """
+    state = generator.get_state().numpy().copy()
+    words = np.random.SeedSequence(seed).generate_state(_STATE_WORDS)
+    state[_STATE_OFFSET : _STATE_OFFSET + 8 * _STATE_WORDS].view(np.uint64)[:] = words
+    generator.set_state(torch.from_numpy(state))
+
+
 def derive_seed(*parts: int | str) -> int:
     """A 63-bit seed from labelled parts; equal parts give equal seeds, others are independent."""
     digest = hashlib.sha256(repr(parts).encode()).digest()
@@ -45,15 +61,18 @@ class Streams:
     site: int
 
     def seed_for(self, purpose: Purpose) -> int:
-        """Seed of one stream: derived, or fresh from the operating system for private ones."""
+        """Seed of one stream: derived (63 bits), or 256 bits of the operating system's entropy."""
         if purpose in _PRIVATE and self.randomness == "secret":
-            return secrets.randbits(63)
+            return secrets.randbits(256)
         return derive_seed(self.seed, purpose, self.round_number, self.site)
 
     def torch(self, purpose: Purpose, device: torch.device | str = "cpu") -> torch.Generator:
         """A torch generator for one purpose. Each call in ``secret`` mode is a new stream."""
+        seed = self.seed_for(purpose)
         generator = torch.Generator(device=device)
-        generator.manual_seed(self.seed_for(purpose))
+        generator.manual_seed(seed & _TORCH_SEED_MASK)
+        if purpose in _PRIVATE and generator.device.type == "cpu":
+            _fill_state(generator, seed)
         return generator
 
     def numpy(self, purpose: Purpose) -> np.random.Generator:
