@@ -197,7 +197,8 @@ class _Files:
             self.found.setdefault(path.name, path)
 
     def __getitem__(self, name: str) -> Path:
-        return self.found.get(Path(name).name, self.folder / name)
+        base = Path(name).name  # a path in an index must not lead out of the folder
+        return self.found.get(base, self.folder / base)
 
 
 def _field(entry: Any, key: str, index: Path) -> Any:

@@ -96,6 +96,13 @@ def test_a_test_list_with_one_label_missing_is_left_out(tmp_path: Path) -> None:
     assert table.held_out.tolist() == [False, True]
 
 
+def test_an_index_cannot_point_outside_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "secret.npy").touch()
+    bad = {"patient_id": "P_1", "image": "../secret.npy", "label": 1}
+    write_list(tmp_path / "set" / "dataset_site-1.json", train=[bad])
+    assert read_table(tmp_path / "set", "datalist").paths == (tmp_path / "set" / "secret.npy",)
+
+
 def test_sites_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     for site in (10, 2, 1):
         write_list(tmp_path / f"dataset_site-{site}.json", train=[entry(f"P{site}", "LEFT_CC", 1)])
