@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -82,9 +83,16 @@ def train_site(message: Message, runtime: CellRuntime, partition: int) -> Messag
 
 
 def evaluate_site(message: Message, runtime: CellRuntime, partition: int) -> Message:
-    """Score the weights on held-out records; send the evidence."""
+    """Score the weights on held-out records; send the evidence.
+
+    Weights whose predictions are not finite send the news of it and no array.
+    """
     weights, _ = read_instruction(message)
     rows, labels, parts = runtime.evaluate(partition, weights)
+    if not np.isfinite(rows).all():
+        site = runtime.nodes[partition].name
+        report = {"status": "collapsed", "site": site, "reason": "predictions became non-finite"}
+        return trouble_reply(message, partition=partition, report=report)
     return evaluate_reply(message, partition=partition, evidence=rows, labels=labels, parts=parts)
 
 

@@ -17,6 +17,7 @@ from fedprivacy.federation.answers import (
     CollapseAnswer,
     TrainAnswer,
     read_evidence,
+    read_report,
     read_training,
 )
 from fedprivacy.federation.messages import encode_vector, instruction
@@ -179,10 +180,20 @@ class SiteStrategy(FedAvg):  # type: ignore[misc]
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
-        """Score the round from the evidence that sites sent."""
-        evidence = [read_evidence(reply) for reply in replies]
-        if not evidence or self._trained is None:
+        """Score the round from the evidence that sites sent.
+
+        Raises:
+            TrainingCollapsed: a site's predictions became non-finite; the round itself is done.
+            ClientFailure: a reply is malformed.
+        """
+        answers = list(replies)
+        if not answers or self._trained is None:
             return None
+        for report in map(read_report, answers):
+            if report["status"] == "collapsed":
+                self._finish(self._trained)
+                raise TrainingCollapsed(str(report["reason"]), server_round, str(report["site"]))
+        evidence = [read_evidence(reply) for reply in answers]
         final = server_round == self.rounds
         scores = score_round(self.metric, evidence, local=self.local, final=final)
         self.evaluate_s += time.perf_counter() - self._asked_at

@@ -1,0 +1,45 @@
+"""Fixtures for the whole suite: composed configurations, and small cells on real records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+
+from fedprivacy.config.composition import compose_cell, hydra_ready
+from fedprivacy.config.loading import to_cell_config
+from fedprivacy.config.schema import CellConfig
+
+TINY = {
+    "algorithm": "none",
+    "dataset": "wisconsin",
+    "privacy": "seeded",
+    "tracking.enabled": "false",
+    "federation.rounds": "3",
+    "federation.local_epochs": "1",
+    "engine.timeout_s": "120",
+}
+
+
+@pytest.fixture(scope="session")
+def compose() -> Callable[..., CellConfig]:
+    """``compose(*overrides)``: the configuration that these overrides compose."""
+
+    @cache
+    def composed(*overrides: str) -> CellConfig:
+        with hydra_ready():
+            return to_cell_config(compose_cell(overrides))
+
+    return composed
+
+
+@pytest.fixture(scope="session")
+def tiny(compose: Callable[..., CellConfig]) -> Callable[..., CellConfig]:
+    """``tiny(*overrides)``: three rounds of one epoch on Wisconsin, seeded, without protection."""
+
+    def composed(*overrides: str) -> CellConfig:
+        chosen = {**TINY, **dict(item.split("=", 1) for item in overrides)}
+        return compose(*(f"{key}={value}" for key, value in chosen.items()))
+
+    return composed
