@@ -117,5 +117,18 @@ def _profile(parts: History, neighbouring: Neighbouring) -> Profile:
     # On the grid of the distribution the profile has its corners, and the caps their optimum.
     multiples = np.unique(np.linspace(0, steps, min(steps + 1, POINTS)).round())
     epsilons = multiples * interval
-    deltas = np.clip(np.asarray(distribution.get_delta_for_epsilon(list(epsilons))), 0.0, 1.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        deltas = np.asarray(distribution.get_delta_for_epsilon(list(epsilons)), dtype=float)
+    deltas = np.clip(_known(deltas), 0.0, 1.0)
     return Profile(epsilons, np.maximum.accumulate(deltas[::-1])[::-1])
+
+
+def _known(deltas: Array) -> Array:
+    """Fill what overflowed with the last value before it.
+
+    dp-accounting multiplies exp(epsilon) by a mass, which is no number beyond epsilon 709. Delta
+    never rises with epsilon, so the value at a smaller epsilon is a bound; before the first, 1.
+    """
+    sound = np.isfinite(deltas)
+    last = np.maximum.accumulate(np.where(sound, np.arange(len(deltas)), -1))
+    return np.where(last >= 0, deltas[last], 1.0)

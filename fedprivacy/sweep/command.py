@@ -11,6 +11,7 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
 from fedprivacy.config.composition import compose_cell, hydra_ready
+from fedprivacy.config.identity import cell_id
 from fedprivacy.config.loading import to_cell_config
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.config.store import conf_dir, register
@@ -77,7 +78,9 @@ def _uses_stock_sweeper(base: DictConfig) -> bool:
 def _run_single(argv: Sequence[str], overrides: Sequence[str], dirs: Sequence[str]) -> int:
     """One cell through ``hydra.main``: its output directory, its logging, its ``.hydra``."""
     with hydra_ready(dirs):
-        _check(to_cell_config(compose_cell(overrides, dirs)))
+        config = to_cell_config(compose_cell(overrides, dirs))
+        validate(config)
+        cell_id(config)  # Hydra needs it for the folder; missing files must be told before
     results: list[CellResult] = []
     _hydra_main(argv, lambda cfg: results.append(_run_composed(cfg)))
     from fedprivacy.report.table import cell_table
@@ -97,21 +100,16 @@ def _run_hydra_multirun(argv: Sequence[str], overrides: Sequence[str], dirs: Seq
     return FAILED if any(result.status == "failed" for result in results) else OK
 
 
-def _check(config: CellConfig) -> None:
-    validate(config)
-
-
 def _run_composed(cfg: DictConfig) -> CellResult:
     """The task of ``hydra.main``: run the cell unless it is finished, and record it."""
     from hydra.core.hydra_config import HydraConfig
 
     from fedprivacy.cell import run_cell
-    from fedprivacy.config.identity import cell_id
     from fedprivacy.result import read_result
     from fedprivacy.sweep.progress import round_bar
 
     config = to_cell_config(cfg)
-    _check(config)
+    validate(config)
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     result = read_result(folder)

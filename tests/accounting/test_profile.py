@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import ndtr, ndtri
 
 from fedprivacy.accounting.accountant import epsilon
+from fedprivacy.accounting.events import Event
 from fedprivacy.accounting.profile import Profile, privacy_profile
 
 RAW = dp.NonPrivateDpEvent()
@@ -119,3 +120,14 @@ def test_the_best_attack_on_simulated_dpsgd_reaches_the_cap_and_does_not_pass_it
     for fpr, tolerance in ((0.01, 0.0035), (0.1, 0.006)):
         reached = float(np.mean(inside > np.quantile(outside, 1 - fpr)))
         assert found.max_tpr(fpr) - 2 * tolerance <= reached <= found.max_tpr(fpr) + tolerance
+
+
+def test_a_nearly_noiseless_mechanism_has_a_profile_without_nan() -> None:
+    """Beyond epsilon 709 dp-accounting's exp overflows; the profile must stay an upper bound."""
+    noisy = dp.SelfComposedDpEvent(dp.PoissonSampledDpEvent(0.2, dp.GaussianDpEvent(0.05)), 200)
+    events = [Event(1, "a", "dpsgd", "record", "zero_out", "server_updates", noisy, True, 1.0)]
+    profile = privacy_profile(events, "zero_out")
+    assert np.isfinite(profile.deltas).all()
+    assert (np.diff(profile.deltas) <= 0).all()
+    assert profile.max_advantage == pytest.approx(1.0)
+    assert profile.max_tpr(0.01) == pytest.approx(1.0)
