@@ -138,13 +138,3 @@ def test_batches_follow_the_stream_and_leave_the_global_one_alone() -> None:
     train_plain(elsewhere)
     assert torch.equal(first.parameters.flat, again.parameters.flat)
     assert not torch.equal(first.parameters.flat, elsewhere.parameters.flat)
-
-
-def test_no_gradient_is_left_in_the_model() -> None:
-    """The next site trains the same model: a gradient of this one must not reach it."""
-    task, _ = made()
-    train_plain(task)
-    after = task.parameters.snapshot()
-    task.parameters.load(after)
-    train_plain(LocalTask(**{**task.__dict__, "optimizer": OptimizerSpec("sgd", 1e-30)}))
-    assert torch.allclose(task.parameters.snapshot(), after)
