@@ -191,6 +191,7 @@ def _endable(ending: threading.Event) -> Iterator[None]:
 
     # The package exports a function of the same name.
     run_simulation = importlib.import_module("flwr.simulation.run_simulation")
+    in_memory_grid: Any = run_simulation.InMemoryGrid
 
     class Pool(raybackend.BasicActorPool):  # type: ignore[misc]
         def fetch_result_and_return_actor_to_pool(self, future: Any) -> tuple[Message, Context]:
@@ -201,7 +202,7 @@ def _endable(ending: threading.Event) -> Iterator[None]:
                     return result
             raise TimeoutError("the run is ending")
 
-    class EndableGrid(run_simulation.InMemoryGrid):  # type: ignore[misc]
+    class EndableGrid(in_memory_grid):  # type: ignore[misc]
         def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
             if ending.is_set():
                 raise ClientFailure("the run is ending")
