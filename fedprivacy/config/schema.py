@@ -64,12 +64,75 @@ class SvtConf(AlgorithmConf):
 
 
 @dataclass(frozen=True)
+class SvtFlare28Conf(SvtConf):
+    """Sparse-vector update filter with the semantics of NVIDIA FLARE >= 2.8.
+
+    Attributes:
+        epsilon: pure epsilon of the selection alone.
+        epsilon_threshold: what of it the threshold gets; null: the split of Lyu, Su & Li 2017.
+        epsilon_release: pure epsilon of all released values; null: noise_var for each of them.
+    """
+
+    name: str = "svt_flare28"
+    epsilon_threshold: float | None = None
+    epsilon_release: float | None = None
+
+
+@dataclass(frozen=True)
+class SvtExactConf(AlgorithmConf):
+    """Sparse-vector update filter with a proved price: that of gaussian_clipped at the same noise.
+
+    Attributes:
+        fraction: share of the coordinates that is uploaded.
+        clip: norm C of the uploaded values; L2 with noise=gaussian, L1 with noise=laplace.
+        gamma: magnitudes are cut here when coordinates are chosen; over the whole round.
+        noise_multiplier: z: choosing and releasing together are 2/z-GDP (gaussian) or cost pure
+            epsilon 2/z (laplace).
+        selection_share: share of the budget that goes into choosing; 0 draws them uniformly.
+        noise: gaussian or laplace.
+    """
+
+    name: str = "svt_exact"
+    fraction: float = 0.1
+    clip: float = 1.0
+    gamma: float = 0.05
+    noise_multiplier: float = 1.0
+    selection_share: float = 0.5
+    noise: str = "gaussian"
+
+
+@dataclass(frozen=True)
 class GaussianConf(AlgorithmConf):
     """Gaussian update filter scaled to a percentile of the update (NVIDIA FLARE research)."""
 
     name: str = "gaussian"
     sigma0: float = 0.1
     percentile: float = 95.0
+
+
+@dataclass(frozen=True)
+class GaussianClippedConf(AlgorithmConf):
+    """Update clipped to a public norm, with noise in proportion to it.
+
+    Attributes:
+        clip: C, norm of the update over the whole round; L2 (gaussian) or L1 (laplace).
+        noise_multiplier: z: standard deviation (gaussian) or scale (laplace) of the noise over C.
+        noise: gaussian (2/z-GDP a round) or laplace (pure epsilon 2/z a round).
+    """
+
+    name: str = "gaussian_clipped"
+    clip: float = 1.0
+    noise_multiplier: float = 1.0
+    noise: str = "gaussian"
+
+
+@dataclass(frozen=True)
+class PercentileConf(AlgorithmConf):
+    """Sparsified and clipped update without noise, as NVIDIA FLARE's percentile filter."""
+
+    name: str = "percentile"
+    percentile: float = 10.0
+    gamma: float = 0.01
 
 
 # --------------------------------------------------------------------------- schedule

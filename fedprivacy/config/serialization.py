@@ -14,7 +14,11 @@ GROUPS: dict[str, dict[str, type]] = {
         "none": schema.NoneConf,
         "dpsgd": schema.DpsgdConf,
         "svt": schema.SvtConf,
+        "svt_flare28": schema.SvtFlare28Conf,
+        "svt_exact": schema.SvtExactConf,
         "gaussian": schema.GaussianConf,
+        "gaussian_clipped": schema.GaussianClippedConf,
+        "percentile": schema.PercentileConf,
     },
     "dataset": {
         "wisconsin": schema.WisconsinConf,

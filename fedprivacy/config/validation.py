@@ -10,14 +10,22 @@ from fedprivacy.config.schema import (
     BreastDensityConf,
     CellConfig,
     DpsgdConf,
+    GaussianClippedConf,
     GaussianConf,
     HiggsConf,
     IxiConf,
+    PercentileConf,
     SvtConf,
+    SvtExactConf,
+    SvtFlare28Conf,
 )
 from fedprivacy.data.shapes import record_shape, task_of
 from fedprivacy.device import DEVICES
 from fedprivacy.errors import ConfigError
+from fedprivacy.mechanisms.gaussian_clipped import check_clipped
+from fedprivacy.mechanisms.percentile import check_percentile
+from fedprivacy.mechanisms.svt_exact import check_exact
+from fedprivacy.mechanisms.svt_flare28 import check_flare28
 from fedprivacy.metrics import check_metric_fits
 from fedprivacy.models.registry import check_model_fits
 from fedprivacy.schedules import RULES, strengths
@@ -150,7 +158,11 @@ def _check_algorithm(config: CellConfig) -> None:
     checks: dict[type, Callable[[CellConfig], None]] = {
         DpsgdConf: _check_dpsgd,
         SvtConf: _check_svt,
+        SvtFlare28Conf: _check_svt_flare28,
+        SvtExactConf: _check_svt_exact,
         GaussianConf: _check_gaussian,
+        GaussianClippedConf: _check_gaussian_clipped,
+        PercentileConf: _check_percentile,
     }
     check = checks.get(type(config.algorithm))
     if check is not None:
@@ -181,11 +193,36 @@ def _check_svt(config: CellConfig) -> None:
     in_range("algorithm.tau", conf.tau, least=0)
 
 
+def _check_svt_flare28(config: CellConfig) -> None:
+    conf = config.algorithm
+    assert isinstance(conf, SvtFlare28Conf)
+    _check_svt(config)
+    check_flare28(conf)
+
+
+def _check_svt_exact(config: CellConfig) -> None:
+    conf = config.algorithm
+    assert isinstance(conf, SvtExactConf)
+    check_exact(conf)
+
+
 def _check_gaussian(config: CellConfig) -> None:
     conf = config.algorithm
     assert isinstance(conf, GaussianConf)
     in_range("algorithm.sigma0", conf.sigma0, least=0)
     in_range("algorithm.percentile", conf.percentile, least=0, most=100)
+
+
+def _check_gaussian_clipped(config: CellConfig) -> None:
+    conf = config.algorithm
+    assert isinstance(conf, GaussianClippedConf)
+    check_clipped(conf.clip, conf.noise_multiplier, conf.noise)
+
+
+def _check_percentile(config: CellConfig) -> None:
+    conf = config.algorithm
+    assert isinstance(conf, PercentileConf)
+    check_percentile(conf.percentile, conf.gamma)
 
 
 def _check_privacy(config: CellConfig) -> None:

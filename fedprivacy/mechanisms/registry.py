@@ -8,13 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fedprivacy.config.schema import AlgorithmConf, DpsgdConf, GaussianConf, SvtConf
+from fedprivacy.config.schema import (
+    AlgorithmConf,
+    DpsgdConf,
+    GaussianClippedConf,
+    GaussianConf,
+    PercentileConf,
+    SvtConf,
+    SvtExactConf,
+    SvtFlare28Conf,
+)
 from fedprivacy.errors import ConfigError
 from fedprivacy.mechanisms.base import Mechanism
 from fedprivacy.mechanisms.dpsgd import DpSgd
 from fedprivacy.mechanisms.gaussian import PercentileGaussian
+from fedprivacy.mechanisms.gaussian_clipped import ClippedGaussian
 from fedprivacy.mechanisms.none import NoMechanism
+from fedprivacy.mechanisms.percentile import PercentileFilter
 from fedprivacy.mechanisms.svt import SvtFilter
+from fedprivacy.mechanisms.svt_exact import SvtExactFilter
+from fedprivacy.mechanisms.svt_flare28 import SvtFlare28Filter
 
 
 def _none(_conf: AlgorithmConf, _declared_records: int) -> Mechanism:
@@ -31,16 +44,40 @@ def _svt(conf: AlgorithmConf, _declared_records: int) -> Mechanism:
     return SvtFilter.from_conf(conf)
 
 
+def _svt_flare28(conf: AlgorithmConf, _declared_records: int) -> Mechanism:
+    assert isinstance(conf, SvtFlare28Conf)
+    return SvtFlare28Filter.from_conf(conf)
+
+
+def _svt_exact(conf: AlgorithmConf, _declared_records: int) -> Mechanism:
+    assert isinstance(conf, SvtExactConf)
+    return SvtExactFilter.from_conf(conf)
+
+
 def _gaussian(conf: AlgorithmConf, _declared_records: int) -> Mechanism:
     assert isinstance(conf, GaussianConf)
     return PercentileGaussian.from_conf(conf)
+
+
+def _gaussian_clipped(conf: AlgorithmConf, _declared_records: int) -> Mechanism:
+    assert isinstance(conf, GaussianClippedConf)
+    return ClippedGaussian.from_conf(conf)
+
+
+def _percentile(conf: AlgorithmConf, _declared_records: int) -> Mechanism:
+    assert isinstance(conf, PercentileConf)
+    return PercentileFilter.from_conf(conf)
 
 
 MECHANISMS: dict[str, Callable[[AlgorithmConf, int], Mechanism]] = {
     "none": _none,
     "dpsgd": _dpsgd,
     "svt": _svt,
+    "svt_flare28": _svt_flare28,
+    "svt_exact": _svt_exact,
     "gaussian": _gaussian,
+    "gaussian_clipped": _gaussian_clipped,
+    "percentile": _percentile,
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import dp_accounting
 import numpy as np
@@ -17,46 +16,20 @@ from fedprivacy.errors import ConfigError, ProtectionError
 from fedprivacy.mechanisms.base import Placement, Protected, Release
 from fedprivacy.mechanisms.guards import check_update
 from fedprivacy.mechanisms.none import off_schedule_release
+from fedprivacy.mechanisms.selection import (
+    LaplaceSource,
+    SvtScales,
+    select_above_threshold,
+    upload_count,
+)
 from fedprivacy.training.plain import train_plain
 from fedprivacy.training.task import LocalTask, Trained
 
 _PLACEMENT: Placement = "update"
-MAX_PASSES = 1000
 UNPROVED = (
     "the value that is released is clipped only after the noise, so nothing bounds how far one "
     "site moves it: this sparse-vector filter has no finite epsilon"
 )
-
-
-class LaplaceSource(Protocol):
-    """Where the randomness comes from; ``numpy.random.Generator`` is one."""
-
-    def laplace(self, loc: float, scale: float, size: int) -> NDArray[np.float64]:
-        """``size`` draws of Lap(scale) around ``loc``."""
-        ...
-
-    def choice(self, a: NDArray[np.int64], size: int, replace: bool) -> NDArray[np.int64]:
-        """``size`` uniform draws from ``a``."""
-        ...
-
-
-@dataclass(frozen=True)
-class SvtScales:
-    """Scales of the three Laplace noises, and the number of coordinates uploaded.
-
-    Attributes:
-        count: c, coordinates drawn for the upload.
-        threshold: lam_rho, of the threshold.
-        query: lam_nu, of each comparison.
-        release: b, of each released value.
-        epsilon_selection: pure epsilon of the selection alone (without replacement).
-    """
-
-    count: int
-    threshold: float
-    query: float
-    release: float
-    epsilon_selection: float
 
 
 def svt_scales(conf: SvtConf, size: int) -> SvtScales:
@@ -67,7 +40,7 @@ def svt_scales(conf: SvtConf, size: int) -> SvtScales:
     (split of the budget after Lyu, Su, Li 2017, "Understanding the sparse vector technique for
     differential privacy").
     """
-    count = int(min(math.ceil(float(size) * conf.fraction), size))
+    count = upload_count(size, conf.fraction)
     threshold = 2 * conf.gamma / conf.epsilon
     return SvtScales(
         count=count,
@@ -99,16 +72,28 @@ def check_svt(conf: SvtConf) -> None:
         raise ConfigError("algorithm.tau", conf.tau, "finite", "algorithm.tau=1e-6")
 
 
+def check_filtered(update: NDArray[np.float64], steps: int, tau: float) -> None:
+    """Fail closed on what a sparse-vector filter cannot work on.
+
+    Raises:
+        ProtectionError: the update is empty or not finite, steps < 1, or tau is not finite.
+    """
+    if update.ndim != 1 or update.size == 0 or not np.isfinite(update).all():
+        raise ProtectionError(
+            "sparse-vector filter: the update is not finite and flat; nothing was sent"
+        )
+    if steps < 1 or not math.isfinite(tau):
+        raise ProtectionError(f"sparse-vector filter: steps={steps}, tau={tau}; nothing was sent")
+
+
 def svt_filter(
     update: NDArray[np.float64], conf: SvtConf, steps: int, tau: float, rng: LaplaceSource
 ) -> NDArray[np.float64]:
     """What leaves the site: ``c`` noisy coordinates of a ``(d,)`` update, zero elsewhere.
 
-    With u = update / steps: a threshold ``T = tau + Lap(lam_rho)`` is drawn once; coordinates
-    with ``|clip(u_i)| + Lap(lam_nu) >= T`` are accepted, in repeated passes over the others with
-    fresh noise, until there are ``c``; c of them are drawn at random (with replacement if
-    ``conf.replace``; duplicates collapse) and leave as ``clip(u_i + Lap(b)) * steps``, where
-    ``clip`` cuts at +-gamma.
+    With u = update / steps, and ``clip`` cutting at +-gamma: coordinates are chosen by
+    ``|clip(u_i)|`` (``selection.select_above_threshold``) and leave as
+    ``clip(u_i + Lap(b)) * steps``.
 
     Args:
         update: finite difference of weights.
@@ -123,39 +108,15 @@ def svt_filter(
         ConfigError: see ``check_svt``.
     """
     check_svt(conf)
-    if update.ndim != 1 or update.size == 0 or not np.isfinite(update).all():
-        raise ProtectionError("svt filter: the update is not finite and flat; nothing was sent")
-    if steps < 1 or not math.isfinite(tau):
-        raise ProtectionError(f"svt filter: steps={steps}, tau={tau}; nothing was sent")
+    check_filtered(update, steps, tau)
     scales = svt_scales(conf, update.size)
     u = update / steps
-    threshold = tau + float(rng.laplace(0.0, scales.threshold, 1)[0])
-    accepted = _select(np.minimum(np.abs(u), conf.gamma), threshold, scales, rng)
-    chosen = np.unique(rng.choice(accepted, size=scales.count, replace=conf.replace))
+    magnitudes = np.minimum(np.abs(u), conf.gamma)
+    chosen = select_above_threshold(magnitudes, tau, scales, conf.replace, rng)
     noisy = u[chosen] + rng.laplace(0.0, scales.release, chosen.size)
     result = np.zeros_like(update)
     result[chosen] = np.clip(noisy, -conf.gamma, conf.gamma) * steps
     return result
-
-
-def _select(
-    clipped: NDArray[np.float64], threshold: float, scales: SvtScales, rng: LaplaceSource
-) -> NDArray[np.int64]:
-    """Indices that passed the threshold, at least ``scales.count`` of them."""
-    remaining = np.arange(clipped.size)
-    accepted: list[NDArray[np.int64]] = []
-    for _ in range(MAX_PASSES):
-        passed = clipped[remaining] + rng.laplace(0.0, scales.query, remaining.size) >= threshold
-        accepted.append(remaining[passed])
-        remaining = remaining[~passed]
-        if clipped.size - remaining.size >= scales.count:
-            return np.concatenate(accepted)
-    raise ProtectionError(
-        f"svt filter: only {clipped.size - remaining.size} of the {scales.count} coordinates to "
-        f"upload passed the threshold {threshold:.3g} in {MAX_PASSES} passes; nothing was sent. "
-        f"Lower algorithm.tau or algorithm.epsilon (comparison noise {scales.query:.3g}), or "
-        "raise algorithm.gamma."
-    )
 
 
 def release_noise_norm(released: int, gamma: float, scale: float, steps: int) -> float:

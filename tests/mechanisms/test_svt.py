@@ -13,8 +13,8 @@ from scipy import stats
 
 from fedprivacy.config.schema import SvtConf
 from fedprivacy.errors import ConfigError, ProtectionError
+from fedprivacy.mechanisms.selection import MAX_PASSES
 from fedprivacy.mechanisms.svt import (
-    MAX_PASSES,
     SvtFilter,
     release_noise_norm,
     svt_filter,
