@@ -30,24 +30,50 @@ class NoneConf(AlgorithmConf):
 
 @dataclass(frozen=True)
 class DpsgdConf(AlgorithmConf):
-    """DP-SGD at each site (Abadi et al. 2016), Poisson sampling.
+    """DP-SGD at each site (Abadi et al. 2016).
 
     Attributes:
-        noise_multiplier: sigma / C of each step.
+        noise_multiplier: sigma / C of each step; null: what target_epsilon asks for, or the
+            dataset's default where there is no target.
+        target_epsilon: the noise is calibrated so that all protected rounds together cost at most
+            this; exclusive with a noise_multiplier.
         max_grad_norm: clip norm C of one record's gradient.
+        sampling: poisson, or shuffle: batches without amplification by sampling.
         sampling_rate: probability q with which each record enters a step; a declared public
             constant, never computed from the number of records.
         divisor: declared public constant L by which the noisy sum of clipped gradients is
             divided; null means sampling_rate * dataset.declared_records.
+        clipping: flat; normalized (the update is divided by C); automatic (AUTO-S: C is not used);
+            per_layer (C / sqrt(layers) each); adaptive (C follows a quantile of the norms).
+        clip_quantile: adaptive only: share of gradients that the clip norm should not cut.
+        clip_rate: adaptive only: step of the logarithm of the clip norm.
+        count_noise: adaptive only: noise of the count of uncut gradients; null: max(L / 20, 1.5
+            noise multipliers).
+        ema: decay of the average of the weights over a round's steps; 0 takes the last weights.
+        augmentations: views of a record whose gradients are averaged before clipping; 1: none.
+        jitter: of views of table rows: standard deviation of Gaussian noise on scaled features.
+        shift: of views of images and volumes: largest move along each axis, in pixels.
         grad_engine: how per-sample gradients are computed.
+        physical_batch: records that are in memory at a time; null: what suits the engine.
     """
 
     name: str = "dpsgd"
-    noise_multiplier: float = 1.0
+    noise_multiplier: float | None = 1.0
+    target_epsilon: float | None = None
     max_grad_norm: float = 1.0
+    sampling: str = "poisson"
     sampling_rate: float = 0.1
     divisor: float | None = None
+    clipping: str = "flat"
+    clip_quantile: float = 0.5
+    clip_rate: float = 0.2
+    count_noise: float | None = None
+    ema: float = 0.0
+    augmentations: int = 1
+    jitter: float = 0.05
+    shift: int = 2
     grad_engine: str = "auto"
+    physical_batch: int | None = None
 
 
 @dataclass(frozen=True)

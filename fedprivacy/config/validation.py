@@ -22,6 +22,8 @@ from fedprivacy.config.schema import (
 from fedprivacy.data.shapes import record_shape, task_of
 from fedprivacy.device import DEVICES
 from fedprivacy.errors import ConfigError
+from fedprivacy.mechanisms.calibration import settle
+from fedprivacy.mechanisms.dpsgd_ranges import check_settings
 from fedprivacy.mechanisms.gaussian_clipped import check_clipped
 from fedprivacy.mechanisms.percentile import check_percentile
 from fedprivacy.mechanisms.svt_exact import check_exact
@@ -170,17 +172,11 @@ def _check_algorithm(config: CellConfig) -> None:
 
 
 def _check_dpsgd(config: CellConfig) -> None:
-    conf = config.algorithm
-    assert isinstance(conf, DpsgdConf)
-    in_range("algorithm.noise_multiplier", conf.noise_multiplier, least=0)
-    in_range("algorithm.max_grad_norm", conf.max_grad_norm, above=0)
-    in_range("algorithm.sampling_rate", conf.sampling_rate, above=0, most=1)
-    in_range("algorithm.divisor", conf.divisor, above=0)
-    one_of(
-        "algorithm.grad_engine",
-        conf.grad_engine,
-        ("auto", "opacus", "bookkeeping", "vmap", "loop"),
-    )
+    assert isinstance(config.algorithm, DpsgdConf)
+    check_settings(config.algorithm)
+    if config.algorithm.target_epsilon is not None:
+        # Fails if the noise is another one than the target asks for.
+        settle(config)
 
 
 def _check_svt(config: CellConfig) -> None:

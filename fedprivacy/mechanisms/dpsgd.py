@@ -1,82 +1,76 @@
-"""DP-SGD at a site (Abadi et al. 2016) with Poisson sampling and declared public constants."""
+"""DP-SGD at a site (Abadi et al. 2016): clipped, noisy steps and declared public constants."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-import dp_accounting
 import torch
 
 from fedprivacy.config.schema import DpsgdConf
 from fedprivacy.errors import ConfigError
+from fedprivacy.mechanisms.adaptive_clip import ClipRule, default_count_noise, gradient_noise
+from fedprivacy.mechanisms.augmentation import Augmentation, AugmentedEngine
 from fedprivacy.mechanisms.base import Placement, Protected, Release
-from fedprivacy.mechanisms.grad_engines.base import GradEngine, physical_batches, split_views
+from fedprivacy.mechanisms.dpsgd_ranges import check_settings
+from fedprivacy.mechanisms.flat_gradient import flat_gradient
+from fedprivacy.mechanisms.grad_engines.base import GradEngine, physical_batches
 from fedprivacy.mechanisms.grad_engines.certificate import ensure_certified
-from fedprivacy.mechanisms.grad_engines.choose import CHOICES, build_engine
+from fedprivacy.mechanisms.grad_engines.choose import build_engine
+from fedprivacy.mechanisms.grad_engines.clipping import CLIPPINGS, Clipping, Contribution
 from fedprivacy.mechanisms.guards import check_update
+from fedprivacy.mechanisms.noise_reach import noise_in_weights
 from fedprivacy.mechanisms.none import off_schedule_release, unprotected_release
-from fedprivacy.training.parameters import FlatParameters
+from fedprivacy.mechanisms.sampling import (
+    dpsgd_steps,
+    round_event,
+    shuffle_details,
+    step_batches,
+)
+from fedprivacy.mechanisms.weight_average import WeightAverage
 from fedprivacy.training.plain import train_plain
-from fedprivacy.training.task import LocalTask, OptimizerSpec, Trained
+from fedprivacy.training.task import LocalTask, Trained
 
 _PLACEMENT: Placement = "training"
+_TARGET_OF = (
+    "all protected rounds of the run together; rounds without protection are not in it, and with "
+    "any of them the run's epsilon is infinite"
+)
 
-
-def dpsgd_steps(local_epochs: float, sampling_rate: float) -> int:
-    """Optimiser steps of a round, at least one; the same at all sites, whatever their size."""
-    return max(1, round(local_epochs / sampling_rate))
-
-
-def poisson_batch(n: int, sampling_rate: float, generator: torch.Generator) -> torch.Tensor:
-    """Indices ``(b,)`` of a batch that each of ``n`` records enters independently.
-
-    Drawn in float64: float32 would round the sampling rate to multiples of 2^-24.
-    """
-    return (
-        torch.rand(n, generator=generator, dtype=torch.float64, device=generator.device)
-        < sampling_rate
-    ).nonzero()[:, 0]
-
-
-def noise_in_weights(optimizer: OptimizerSpec, sigma: float, steps: int, size: int) -> float:
-    """Expected L2 norm of what the steps' noise adds to the weights of ``size`` scalars.
-
-    SGD with momentum m: the noise of step t (of T) reaches the weights with the factor
-    ``lr (1 - m^(T - t + 1)) / (1 - m)``. Its effect on later gradients is not counted.
-
-    Args:
-        optimizer: the local optimiser.
-        sigma: standard deviation of the noise in one step's gradient.
-        steps: steps of the round.
-        size: d.
-
-    Returns:
-        0.0 for Adam: its normalisation mixes signal and noise, so no such figure exists.
-    """
-    if optimizer.name != "sgd":
-        return 0.0
-    momentum, reach, square = optimizer.momentum, 0.0, 0.0
-    for _ in range(steps):
-        reach = momentum * reach + 1
-        square += reach**2
-    return optimizer.lr * sigma * math.sqrt(size * square)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class DpSgd:
     """Clipped, noisy gradient steps; the strength scales ``noise_multiplier``.
 
+    Whatever the options, one record moves what a step releases by at most one norm that the noise
+    is ``noise_multiplier`` times of, so that they leave the accounting as it is.
+
     Attributes:
-        noise_multiplier: sigma: standard deviation of the noise over ``max_grad_norm``.
-        max_grad_norm: clip norm C of one record's gradient.
+        noise_multiplier: sigma: standard deviation of the noise over the norm that bounds one
+            record's contribution (``max_grad_norm``; 1 for automatic clipping).
+        max_grad_norm: clip norm C of one record's gradient; where it starts for adaptive clipping,
+            in each round, as a site keeps nothing between rounds.
         sampling_rate: probability q with which a record enters a step; declared, public.
         divisor: declared public constant by which the noisy sum is divided; never the size of a
             batch or of the site, which would leak the number of records (Wang et al. 2026,
             arXiv 2605.15648).
         grad_engine: see ``grad_engines.choose``.
+        sampling: ``poisson`` or ``shuffle``; see ``sampling``.
+        clipping: see ``grad_engines.clipping``.
+        clip_quantile: of adaptive clipping; see ``adaptive_clip``.
+        clip_rate: of adaptive clipping.
+        count_noise: of adaptive clipping; None: ``adaptive_clip.default_count_noise``.
+        ema: see ``weight_average``.
+        augmentations: views of a record in each step; see ``augmentation``.
+        jitter: of views of table rows.
+        shift: of views of images and volumes.
+        physical_batch: records in memory at a time; None: what suits the engine.
+        target_epsilon: what ``noise_multiplier`` was calibrated for, for the record; None if it
+            was chosen.
     """
 
     noise_multiplier: float
@@ -84,41 +78,57 @@ class DpSgd:
     sampling_rate: float
     divisor: float
     grad_engine: str = "auto"
+    sampling: str = "poisson"
+    clipping: str = "flat"
+    clip_quantile: float = 0.5
+    clip_rate: float = 0.2
+    count_noise: float | None = None
+    ema: float = 0.0
+    augmentations: int = 1
+    jitter: float = 0.05
+    shift: int = 2
+    physical_batch: int | None = None
+    target_epsilon: float | None = None
 
     name = "dpsgd"
     placement = _PLACEMENT
 
     def __post_init__(self) -> None:
-        rate = self.sampling_rate
-        _require("noise_multiplier", self.noise_multiplier, self.noise_multiplier >= 0, ">= 0")
-        _require("max_grad_norm", self.max_grad_norm, self.max_grad_norm > 0, "> 0")
-        _require("sampling_rate", rate, 0 < rate <= 1, "> 0 and <= 1")
-        _require("divisor", self.divisor, self.divisor > 0, "> 0")
-        if self.grad_engine not in CHOICES:
-            allowed = f"one of {', '.join(CHOICES)}"
-            fix = "algorithm.grad_engine=auto"
-            raise ConfigError("algorithm.grad_engine", self.grad_engine, allowed, fix)
+        check_settings(self)
+        if self.clipping == "adaptive":
+            self._clip_rule(self.noise_multiplier)
 
     @staticmethod
     def from_conf(conf: DpsgdConf, declared_records: int) -> DpSgd:
         """The mechanism of a configuration.
 
         Args:
-            conf: the configuration.
+            conf: the configuration, its noise multiplier settled.
             declared_records: declared public number of records of a site, for the default
                 divisor ``sampling_rate * declared_records``.
 
         Raises:
-            ConfigError: a value is out of range.
+            ConfigError: a value is out of range, or the noise multiplier is not settled.
         """
-        divisor = conf.divisor
-        return DpSgd(
-            noise_multiplier=conf.noise_multiplier,
-            max_grad_norm=conf.max_grad_norm,
-            sampling_rate=conf.sampling_rate,
-            divisor=conf.sampling_rate * declared_records if divisor is None else divisor,
-            grad_engine=conf.grad_engine,
-        )
+        if conf.noise_multiplier is None:
+            raise ConfigError(
+                "algorithm.noise_multiplier",
+                None,
+                "a number >= 0; null is settled when a configuration is loaded",
+                "pass the configuration through fedprivacy.mechanisms.calibration.settle",
+            )
+        values = asdict(conf)
+        values.pop("name")
+        if conf.divisor is None:
+            values["divisor"] = conf.sampling_rate * declared_records
+        if conf.target_epsilon is not None:
+            log.info(
+                "noise multiplier %g: calibrated so that all protected rounds of the run together "
+                "cost at most epsilon %g",
+                conf.noise_multiplier,
+                conf.target_epsilon,
+            )
+        return DpSgd(**values)
 
     def train(self, task: LocalTask) -> Trained:
         """Train with noisy steps; plainly in rounds that the schedule leaves unprotected.
@@ -131,31 +141,47 @@ class DpSgd:
         """
         if task.strength is None:
             return train_plain(task)
-        engine = build_engine(self.grad_engine, task.parameters.model, task.loss)
-        model = task.parameters.model
-        ensure_certified(model, task.loss, task.x, task.y, engine, self.max_grad_norm)
+        model, loss = task.parameters.model, task.loss
+        contribution = Contribution(self._clipping, self.augmentations)
+        engine = build_engine(self.grad_engine, model, loss, contribution, self.physical_batch)
+        ensure_certified(model, loss, task.x, task.y, engine, self._bound, contribution)
+        if self.augmentations > 1:
+            views = Augmentation(self.augmentations, self.jitter, self.shift)
+            engine = AugmentedEngine(engine, views, task.streams.torch("selection"))
         return self._steps(task, engine, self.noise_multiplier * task.strength)
 
     def _steps(self, task: LocalTask, engine: GradEngine, sigma: float) -> Trained:
         steps = dpsgd_steps(task.local_epochs, self.sampling_rate)
-        sampling = task.streams.torch("sampling")
         noise = task.streams.torch("noise", task.x.device)
-        losses: list[float] = []
-        with _flat_gradient(task.parameters) as gradient:
+        rule, bound, multiplier = self._clip_rule(sigma), self._bound, self._gradient_sigma(sigma)
+        weights, losses, stds = task.parameters.flat, [], []
+        average = WeightAverage(self.ema, weights)
+        with flat_gradient(task.parameters) as gradient:
             optimizer = task.optimizer.build(task.parameters)
-            for step in range(1, steps + 1):
-                batch = poisson_batch(len(task.x), self.sampling_rate, sampling).to(task.x.device)
-                clipped = engine.clipped_sum(task.x[batch], task.y[batch], self.max_grad_norm)
+            for step, batch in enumerate(self._batches(task, steps), start=1):
+                clipped = engine.clipped_sum(task.x[batch], task.y[batch], bound)
                 if len(batch):
                     losses.append(float(clipped.loss) / len(batch))
                     if not math.isfinite(losses[-1]):
-                        task.parameters.flat.fill_(math.nan)
+                        weights.fill_(math.nan)
                         return Trained(step, math.nan)
                 # In place: the parameters' gradients are views of this vector.
-                gradient.normal_(generator=noise).mul_(sigma * self.max_grad_norm)
-                gradient.add_(clipped.total).div_(self.divisor)
+                gradient.normal_(generator=noise).mul_(multiplier * bound)
+                gradient.add_(clipped.total).div_(self._scale)
                 optimizer.step()
-        return Trained(steps, sum(losses) / len(losses) if losses else _mean_loss(task))
+                average.take()
+                if rule is not None and clipped.within is not None:
+                    stds.append(multiplier * bound / self._scale)
+                    normal = float(torch.randn((), generator=noise, device=noise.device))
+                    bound = rule.next_clip(bound, float(clipped.within), len(batch), normal)
+        average.put()
+        loss = sum(losses) / len(losses) if losses else _mean_loss(task)
+        return Trained(steps, loss, tuple(stds))
+
+    def _batches(self, task: LocalTask, steps: int) -> Iterator[torch.Tensor]:
+        draws = task.streams.torch("sampling")
+        for batch in step_batches(self.sampling, len(task.x), self.sampling_rate, steps, draws):
+            yield batch.to(task.x.device)
 
     def protect(self, update: torch.Tensor, task: LocalTask, trained: Trained) -> Protected:
         """The update itself, checked to be finite: the noise is in the steps already.
@@ -166,54 +192,73 @@ class DpSgd:
         check_update(update)
         if task.strength is None:
             return Protected(update)
-        sigma = self.noise_multiplier * task.strength * self.max_grad_norm / self.divisor
-        norm = noise_in_weights(task.optimizer, sigma, trained.steps, update.numel())
+        sigma = self._gradient_sigma(self.noise_multiplier * task.strength)
+        stds = trained.noise or (sigma * self._bound / self._scale,) * trained.steps
+        norm = noise_in_weights(task.optimizer, stds, update.numel(), self.ema)
         return Protected(update, noise_norm=norm)
 
     def release(self, task: LocalTask, trained: Trained) -> Release:
-        """Poisson-subsampled Gaussian, once per step taken."""
+        """Poisson-subsampled Gaussians, one a step taken; without amplification if shuffled."""
         if task.strength is None:
             return off_schedule_release("record", "zero_out")
         sigma = self.noise_multiplier * task.strength
         if sigma == 0:
             reason = "noise_multiplier=0 adds no noise: clipping alone proves nothing"
             return unprotected_release("record", "zero_out", reason)
-        event = dp_accounting.SelfComposedDpEvent(
-            dp_accounting.PoissonSampledDpEvent(
-                self.sampling_rate, dp_accounting.GaussianDpEvent(sigma)
-            ),
-            trained.steps,
-        )
-        details = {
+        event = round_event(self.sampling, sigma, self.sampling_rate, trained.steps)
+        details: dict[str, float | int | str] = {
             "q": self.sampling_rate,
             "sigma": sigma,
-            "C": self.max_grad_norm,
+            "C": self._bound,
             "steps": trained.steps,
             "divisor": self.divisor,
             "strength": task.strength,
         }
-        return Release(event, "record", "zero_out", "", details)
+        return Release(
+            event, "record", "zero_out", "", details | self._said_of(sigma, trained.steps)
+        )
 
+    def _said_of(self, sigma: float, steps: int) -> dict[str, float | int | str]:
+        """What a reader needs besides, where the options are not the usual ones."""
+        said: dict[str, float | int | str] = {}
+        if self.clipping != "flat":
+            said["clipping"] = self.clipping
+        if (rule := self._clip_rule(sigma)) is not None:
+            said["count_noise"] = rule.count_noise
+            said["gradient_sigma"] = self._gradient_sigma(sigma)
+        if self.sampling == "shuffle":
+            said |= shuffle_details(sigma, self.sampling_rate, steps)
+        if self.target_epsilon is not None:
+            said |= {"target_epsilon": self.target_epsilon, "target_epsilon_of": _TARGET_OF}
+        return said
 
-def _require(key: str, value: float, in_range: bool, allowed: str) -> None:
-    if not (math.isfinite(value) and in_range):
-        fix = f"set algorithm.{key} to a number that is {allowed}"
-        raise ConfigError(f"algorithm.{key}", value, f"finite and {allowed}", fix)
+    @property
+    def _clipping(self) -> Clipping:
+        return CLIPPINGS[self.clipping]
 
+    @property
+    def _bound(self) -> float:
+        """Largest norm of one record's contribution to a step (to the first, if adaptive)."""
+        return self._clipping.bound(self.max_grad_norm)
 
-@contextmanager
-def _flat_gradient(parameters: FlatParameters) -> Iterator[torch.Tensor]:
-    """One ``(d,)`` vector whose parts are the parameters' ``.grad``; taken away afterwards."""
-    tensors = list(parameters.model.parameters())
-    gradient = torch.zeros_like(parameters.flat)
-    views = split_views(gradient, [tensor.shape for tensor in tensors])
-    for tensor, view in zip(tensors, views, strict=True):
-        tensor.grad = view
-    try:
-        yield gradient
-    finally:
-        for tensor in tensors:
-            tensor.grad = None
+    @property
+    def _scale(self) -> float:
+        return self.divisor * (self.max_grad_norm if self._clipping.normalizes else 1.0)
+
+    def _clip_rule(self, sigma: float) -> ClipRule | None:
+        """How the clip norm moves in a round of that noise; None where it stays."""
+        if not self._clipping.counts:
+            return None
+        noise = self.count_noise
+        if noise is None:
+            noise = default_count_noise(sigma, self.divisor)
+        gradient_noise(sigma, noise)
+        return ClipRule(self.clip_quantile, self.clip_rate, noise, self.divisor)
+
+    def _gradient_sigma(self, sigma: float) -> float:
+        """Noise multiplier of the gradients, which leaves adaptive clipping its count."""
+        rule = self._clip_rule(sigma)
+        return sigma if rule is None else gradient_noise(sigma, rule.count_noise)
 
 
 @torch.no_grad()

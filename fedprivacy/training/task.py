@@ -67,7 +67,10 @@ class Trained:
     Attributes:
         steps: optimiser steps taken.
         loss: mean training loss of the round, a diagnostic outside every guarantee.
+        noise: standard deviation of the noise in each step's gradient, where it is not the same
+            in all; public, as it follows from noisy values.
     """
 
     steps: int
     loss: float
+    noise: tuple[float, ...] = ()

@@ -17,8 +17,10 @@ from torch import nn
 
 from fedprivacy.config.schema import DpsgdConf
 from fedprivacy.errors import ConfigError, ProtectionError
-from fedprivacy.mechanisms.dpsgd import DpSgd, dpsgd_steps, noise_in_weights, poisson_batch
+from fedprivacy.mechanisms.dpsgd import DpSgd
+from fedprivacy.mechanisms.noise_reach import noise_in_weights
 from fedprivacy.mechanisms.none import NoMechanism
+from fedprivacy.mechanisms.sampling import dpsgd_steps, poisson_batch
 from fedprivacy.training.losses import binary_cross_entropy
 from fedprivacy.training.parameters import FlatParameters
 from fedprivacy.training.randomness import Streams
@@ -249,7 +251,7 @@ def test_stated_noise_norm_is_what_several_steps_add(make_task, momentum: float)
 
 
 def test_adam_has_no_noise_figure() -> None:
-    assert noise_in_weights(OptimizerSpec("adam", lr=0.1), 1.0, 5, 10) == 0.0
+    assert noise_in_weights(OptimizerSpec("adam", lr=0.1), [1.0] * 5, 10) == 0.0
 
 
 # ------------------------------------------------------------------------------------ seeds

@@ -10,19 +10,36 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from fedprivacy.mechanisms.grad_engines.clipping import clip_factors
+
+__all__ = [
+    "ClippedSum",
+    "GradEngine",
+    "as_batch",
+    "clip_factors",
+    "count_within",
+    "empty_sum",
+    "physical_batches",
+    "split_views",
+]
+
 
 @dataclass(frozen=True)
 class ClippedSum:
     """Outcome of one batch.
 
     Attributes:
-        total: ``(d,)`` float32, ``sum_i min(1, max_norm / ||g_i||) g_i`` over the records, the
-            scalars in the order of ``model.parameters()``.
+        total: ``(d,)`` float32, ``sum_i min(1, max_norm / ||g_i||) g_i`` over the records (or what
+            another rule of ``clipping`` makes of them), the scalars in the order of
+            ``model.parameters()``.
         loss: 0-d float32, sum of the records' losses; a diagnostic.
+        within: 0-d float32, number of records that were not clipped, NaN gradients left out; None
+            unless the rule counts them.
     """
 
     total: torch.Tensor
     loss: torch.Tensor
+    within: torch.Tensor | None = None
 
 
 class GradEngine(Protocol):
@@ -41,23 +58,36 @@ class GradEngine(Protocol):
         """Sum over the records ``x`` ``(b, ...)``, ``y`` ``(b, ...)``; b may be 0.
 
         Args:
-            x: records on the model's device.
-            y: their targets.
-            max_norm: clip norm C > 0 of one record's gradient; ``math.inf`` does not clip.
+            x: records on the model's device; ``(b, K, ...)`` for an engine of K > 1 views.
+            y: their targets, with the same leading axes.
+            max_norm: bound > 0 on the norm of one record's contribution; ``math.inf`` does not
+                clip, whatever the engine's rule.
         """
         ...
 
 
-def empty_sum(model: nn.Module) -> ClippedSum:
-    """A sum over no records, on the model's device and in its dtype."""
+def empty_sum(model: nn.Module, counts: bool = False) -> ClippedSum:
+    """A sum over no records, on the model's device and in its dtype.
+
+    Args:
+        model: whose parameters the sum has the size of.
+        counts: whether the records that are not clipped are counted.
+    """
     parameters = list(model.parameters())
     size = sum(parameter.numel() for parameter in parameters)
-    return ClippedSum(parameters[0].new_zeros(size), parameters[0].new_zeros(()))
+    zero = parameters[0].new_zeros(())
+    return ClippedSum(parameters[0].new_zeros(size), zero, zero.clone() if counts else None)
 
 
-def clip_factors(squared_norms: torch.Tensor, max_norm: float) -> torch.Tensor:
-    """``min(1, max_norm / norm)`` of each squared norm; NaN stays NaN so that it is noticed."""
-    return (max_norm / squared_norms.sqrt()).clamp(max=1.0)
+def count_within(result: ClippedSum, factors: torch.Tensor) -> None:
+    """Add the records whose ``(parts, b)`` factors are all 1 to ``result.within``, if it counts."""
+    if result.within is not None:
+        result.within.add_((factors >= 1).all(0).sum())
+
+
+def as_batch(record: torch.Tensor, views: int) -> torch.Tensor:
+    """One record ``(...)``, or its views ``(K, ...)``, as a batch that a model can read."""
+    return record.unsqueeze(0) if views == 1 else record
 
 
 def physical_batches(

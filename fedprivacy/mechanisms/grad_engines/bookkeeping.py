@@ -11,11 +11,12 @@ from torch import nn
 from fedprivacy.errors import ProtectionError
 from fedprivacy.mechanisms.grad_engines.base import (
     ClippedSum,
-    clip_factors,
+    count_within,
     empty_sum,
     physical_batches,
     split_views,
 )
+from fedprivacy.mechanisms.grad_engines.clipping import PLAIN, Contribution
 from fedprivacy.training.losses import Loss
 
 CHUNK = 4096
@@ -53,12 +54,16 @@ class BookkeepingEngine:
     output, the record's gradient is the outer product of delta and a (and delta for the bias), so
     ``||g||^2 = sum over layers of ||delta||^2 (||a||^2 + 1)`` and the clipped sum is
     ``(factors * delta)^T a`` (Bu, Wang, Zha, Karypis 2022, "Differentially private optimization
-    on large model at small cost").
+    on large model at small cost"). For K views of a record, its gradient is the mean of K outer
+    products, whose squared norm is the sum over pairs of views of
+    ``(delta_j . delta_k) (a_j . a_k + 1) / K^2``.
 
     Args:
         model: module whose parameters all belong to Linear layers on ``(b, features)`` inputs.
         loss: mean loss over a batch.
-        chunk: records at a time; bounds the memory of activations.
+        chunk: records at a time, to bound the memory of activations; None: as many as have 4096
+            views between them.
+        contribution: the clipping rule and the views of a record.
 
     Raises:
         ProtectionError: the model has other parameters, or a parameter under two names.
@@ -66,14 +71,22 @@ class BookkeepingEngine:
 
     name = "bookkeeping"
 
-    def __init__(self, model: nn.Module, loss: Loss, chunk: int = CHUNK) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        chunk: int | None = None,
+        contribution: Contribution = PLAIN,
+    ) -> None:
         layers = linear_layers(model)
         if layers is None:
             raise ProtectionError(
                 "algorithm.grad_engine='bookkeeping' needs a model whose parameters all belong to "
                 "nn.Linear layers, each registered once. Use algorithm.grad_engine=auto."
             )
-        self._model, self._loss, self._chunk, self._layers = model, loss, chunk, layers
+        self._model, self._loss, self._layers = model, loss, layers
+        self._contribution = contribution
+        self._chunk = chunk or max(1, CHUNK // contribution.views)
         self._order = [
             (name, kind) for name, layer in layers.items() for kind, _ in layer.named_parameters()
         ]
@@ -85,21 +98,27 @@ class BookkeepingEngine:
             ProtectionError: a layer is used more than once, on other than ``(b, features)``
                 inputs, or its input or output is changed in place.
         """
-        result = empty_sum(self._model)
+        rule, k = self._contribution.clipping, self._contribution.views
+        result = empty_sum(self._model, rule.counts)
         parameters = [self._layers[name].get_parameter(kind) for name, kind in self._order]
         shapes = [p.shape for p in parameters]
         views = dict(zip(self._order, split_views(result.total, shapes), strict=True))
         for x_part, y_part in physical_batches(x, y, self._chunk):
+            if k > 1:
+                x_part, y_part = x_part.flatten(0, 1), y_part.flatten(0, 1)
             loss, uses = self._forward(x_part, y_part)
             deltas = torch.autograd.grad(
-                # The loss is a mean; its sum has the records' own derivatives.
+                # The loss is a mean; its sum has the views' own derivatives.
                 loss * len(x_part),
                 [use.output for use in uses],
                 allow_unused=True,
                 materialize_grads=True,
             )
-            self._add(views, uses, deltas, max_norm)
-            result.loss.add_(loss.detach() * len(x_part))
+            squares = self._squares(uses, deltas)
+            factors = rule.factors(squares, range(len(squares)), max_norm)
+            self._add(views, uses, deltas, factors)
+            count_within(result, factors)
+            result.loss.add_(loss.detach() * (len(x_part) // k))
         return result
 
     def _forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, list[_Use]]:
@@ -116,20 +135,34 @@ class BookkeepingEngine:
         _check_uses(uses, len(x))
         return loss, uses
 
+    def _squares(self, uses: list[_Use], deltas: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Squared norms ``(layers, b)`` of each record's gradient; 0 for layers without use."""
+        found = {u.layer: self._square(u, d) for u, d in zip(uses, deltas, strict=True)}
+        nothing = torch.zeros_like(next(iter(found.values())))
+        return torch.stack([found.get(name, nothing) for name in self._layers])
+
+    def _square(self, use: _Use, delta: torch.Tensor) -> torch.Tensor:
+        k, biased = self._contribution.views, self._layers[use.layer].bias is not None
+        if k == 1:
+            return delta.square().sum(1) * (use.input.square().sum(1) + biased)
+        # In float64: where views nearly cancel, rounding must not hide what is left of them.
+        by_view = (part.double().view(-1, k, part.shape[1]) for part in (delta, use.input))
+        of_delta, of_input = (torch.bmm(part, part.transpose(1, 2)) for part in by_view)
+        squares = (of_delta * (of_input + biased)).sum((1, 2)).clamp(min=0) / k**2
+        return squares.to(delta.dtype)
+
     def _add(
         self,
         views: dict[tuple[str, str], torch.Tensor],
         uses: list[_Use],
         deltas: tuple[torch.Tensor, ...],
-        max_norm: float,
+        factors: torch.Tensor,
     ) -> None:
-        squares = deltas[0].new_zeros(len(deltas[0]))
+        k, of_layer = self._contribution.views, dict(zip(self._layers, factors, strict=True))
         for use, delta in zip(uses, deltas, strict=True):
-            biased = self._layers[use.layer].bias is not None
-            squares += delta.square().sum(1) * (use.input.square().sum(1) + biased)
-        factors = clip_factors(squares, max_norm).unsqueeze(1)
-        for use, delta in zip(uses, deltas, strict=True):
-            clipped = delta * factors
+            factor = of_layer[use.layer]
+            share = factor if k == 1 else (factor / k).repeat_interleave(k)
+            clipped = delta * share.unsqueeze(1)
             views[use.layer, "weight"].addmm_(clipped.T, use.input)
             if (use.layer, "bias") in views:
                 views[use.layer, "bias"].add_(clipped.sum(0))

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from fedprivacy.errors import ProtectionError
-from fedprivacy.mechanisms.grad_engines.base import GradEngine
+from fedprivacy.mechanisms.grad_engines.base import GradEngine, as_batch
+from fedprivacy.mechanisms.grad_engines.clipping import PLAIN, Contribution, parameter_layers
 from fedprivacy.mechanisms.grad_engines.loop import LoopEngine
 from fedprivacy.models.registry import per_sample_faults
 from fedprivacy.training.losses import Loss
@@ -32,9 +33,15 @@ _T = TypeVar("_T")
 
 
 def ensure_certified(
-    model: nn.Module, loss: Loss, x: torch.Tensor, y: torch.Tensor, engine: GradEngine, c: float
+    model: nn.Module,
+    loss: Loss,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    engine: GradEngine,
+    c: float,
+    contribution: Contribution = PLAIN,
 ) -> None:
-    """Run ``certificate`` once per process for this architecture, engine and clip norm ``c``.
+    """Run ``certificate`` once per process for this architecture, engine, rule and bound ``c``.
 
     ``x`` and ``y`` only tell shapes, dtypes and the device: the records tried are made up, so
     that whether training is refused does not depend on private records.
@@ -44,16 +51,18 @@ def ensure_certified(
     """
     shapes = tuple((name, tuple(p.shape)) for name, p in model.named_parameters())
     place = (tuple(x.shape[1:]), str(x.device), getattr(loss, "__qualname__", repr(loss)))
-    key = (type(model), repr(model), shapes, *place, engine.name, c)
+    rule = (contribution.clipping.name, contribution.views)
+    key = (type(model), repr(model), shapes, *place, engine.name, c, *rule)
     if key in _certified:
         return
     draws = torch.Generator().manual_seed(0)
     # The loop takes records one by one in any case.
     k = 1 if isinstance(engine, LoopEngine) else 2
-    fake_x = torch.randn((k, *x.shape[1:]), generator=draws).to(x.device, x.dtype)
-    fake_y = torch.ones((k, *y.shape[1:]), dtype=y.dtype, device=y.device)
+    views = () if contribution.views == 1 else (contribution.views,)
+    fake_x = torch.randn((k, *views, *x.shape[1:]), generator=draws).to(x.device, x.dtype)
+    fake_y = torch.ones((k, *views, *y.shape[1:]), dtype=y.dtype, device=y.device)
     fake_y[-1] = 0
-    if certificate(model, loss, fake_x, fake_y, engine, c):
+    if certificate(model, loss, fake_x, fake_y, engine, c, contribution):
         _certified.add(key)
 
 
@@ -64,6 +73,7 @@ def certificate(
     y: torch.Tensor,
     engine: GradEngine,
     max_norm: float,
+    contribution: Contribution = PLAIN,
 ) -> bool:
     """Check noise-free contributions of a few records against the one-by-one loop.
 
@@ -77,7 +87,8 @@ def certificate(
         x: ``(k, ...)`` records, k >= 1; two show whether the engine mixes records.
         y: their targets.
         engine: the engine to certify, over ``model``.
-        max_norm: clip norm C.
+        max_norm: bound on the norm of one record's contribution.
+        contribution: the engine's clipping rule, and the views that a record of ``x`` has.
 
     Returns:
         False if the model's own gradients are not finite, so that nothing could be compared.
@@ -85,32 +96,38 @@ def certificate(
     Raises:
         ProtectionError: the engine is wrong or fails on this model; names the layer if found.
     """
-    loop = LoopEngine(model, loss)
-    records = [(x[i : i + 1], y[i : i + 1]) for i in range(len(x))]
+    loop, views = LoopEngine(model, loss), contribution.views
     references: list[torch.Tensor] = []
     with _without_dropout(model):
         start = time.perf_counter()
-        for record in records:
+        for one_x, one_y in zip(x, y, strict=True):
+            record = as_batch(one_x, views), as_batch(one_y, views)
             references.append(_call(model, loop, loop.gradient, *record)[1])
             # Three gradients a record: the loop's, the engine's alone and in the batch.
             if (time.perf_counter() - start) * 3 * (1 + 1 / len(references)) > BUDGET_S:
                 break
         if not all(bool(torch.isfinite(g).all()) for g in references):
             return False
-        for record, reference in zip(records, references, strict=False):
-            got = _call(model, engine, engine.clipped_sum, *record, max_norm).total
+        for i, reference in enumerate(references):
+            one = x[i : i + 1], y[i : i + 1]
+            got = _call(model, engine, engine.clipped_sum, *one, max_norm).total
             _check_norm(model, engine, got, max_norm)
-            _check_equal(model, engine, got, _clip(reference, max_norm))
+            _check_equal(model, engine, got, _clip(model, reference, max_norm, contribution))
         k = len(references)
         together = _call(model, engine, engine.clipped_sum, x[:k], y[:k], math.inf).total
         _check_equal(model, engine, together, torch.stack(references).sum(0))
     return True
 
 
-def _clip(gradient: torch.Tensor, max_norm: float) -> torch.Tensor:
-    # In float64, independently of the engines' own arithmetic.
+def _clip(
+    model: nn.Module, gradient: torch.Tensor, max_norm: float, contribution: Contribution
+) -> torch.Tensor:
+    # In float64, so that the norms are not those of the engine's own arithmetic.
     wide = gradient.double()
-    return wide * min(1.0, max_norm / max(float(wide.norm()), 1e-300))
+    parts = torch.split(wide, [p.numel() for p in model.parameters()])
+    squares = torch.stack([part.square().sum() for part in parts]).unsqueeze(1)
+    factors = contribution.clipping.factors(squares, parameter_layers(model), max_norm)
+    return torch.cat([part * factor for part, factor in zip(parts, factors, strict=True)])
 
 
 @contextmanager

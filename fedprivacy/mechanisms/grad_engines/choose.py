@@ -9,6 +9,7 @@ from torch import nn
 from fedprivacy.errors import ConfigError
 from fedprivacy.mechanisms.grad_engines.base import GradEngine
 from fedprivacy.mechanisms.grad_engines.bookkeeping import BookkeepingEngine, linear_layers
+from fedprivacy.mechanisms.grad_engines.clipping import PLAIN, Contribution
 from fedprivacy.mechanisms.grad_engines.loop import LoopEngine
 from fedprivacy.mechanisms.grad_engines.opacus import OpacusEngine
 from fedprivacy.mechanisms.grad_engines.vmap import VmapEngine
@@ -19,6 +20,11 @@ ENGINES: dict[str, Callable[[nn.Module, Loss], GradEngine]] = {
     "bookkeeping": BookkeepingEngine,
     "vmap": VmapEngine,
     "loop": LoopEngine,
+}
+_IN_CHUNKS: dict[str, Callable[..., GradEngine]] = {
+    "opacus": OpacusEngine,
+    "bookkeeping": BookkeepingEngine,
+    "vmap": VmapEngine,
 }
 CHOICES: tuple[str, ...] = ("auto", *ENGINES)
 
@@ -38,8 +44,22 @@ def fastest_engine(model: nn.Module) -> str:
     return "vmap" if convolutions and not recurrent else "loop"
 
 
-def build_engine(name: str, model: nn.Module, loss: Loss) -> GradEngine:
+def build_engine(
+    name: str,
+    model: nn.Module,
+    loss: Loss,
+    contribution: Contribution = PLAIN,
+    physical_batch: int | None = None,
+) -> GradEngine:
     """The engine ``name`` (``auto`` chooses) over a model; cheap, so built anew each round.
+
+    Args:
+        name: one of ``CHOICES``.
+        model: the model.
+        loss: mean loss over a batch.
+        contribution: the clipping rule and the views of a record; every engine has them all.
+        physical_batch: records at a time; None: what suits the engine. The loop takes one record
+            at a time in any case.
 
     Raises:
         ConfigError: unknown name.
@@ -52,4 +72,7 @@ def build_engine(name: str, model: nn.Module, loss: Loss) -> GradEngine:
             f"one of {', '.join(CHOICES)}",
             "algorithm.grad_engine=auto",
         )
-    return ENGINES[fastest_engine(model) if name == "auto" else name](model, loss)
+    chosen = fastest_engine(model) if name == "auto" else name
+    if chosen in _IN_CHUNKS:
+        return _IN_CHUNKS[chosen](model, loss, chunk=physical_batch, contribution=contribution)
+    return LoopEngine(model, loss, contribution)

@@ -12,11 +12,12 @@ from torch import nn
 
 from fedprivacy.mechanisms.grad_engines.base import (
     ClippedSum,
-    clip_factors,
+    count_within,
     empty_sum,
     physical_batches,
     split_views,
 )
+from fedprivacy.mechanisms.grad_engines.clipping import PLAIN, Contribution, parameter_layers
 from fedprivacy.training.losses import Loss
 
 CHUNK = 32
@@ -38,43 +39,59 @@ class OpacusEngine:
     Args:
         model: module in training mode without buffers.
         loss: mean loss over a batch.
-        chunk: records at a time; every per-record gradient of a chunk is in memory at once.
+        chunk: records at a time; every per-record gradient of a chunk is in memory at once. None:
+            as many as have 32 views between them.
         functorch: force or forbid functorch mode; None decides by ``needs_functorch``.
+        contribution: the clipping rule and the views of a record.
     """
 
     name = "opacus"
 
     def __init__(
-        self, model: nn.Module, loss: Loss, chunk: int = CHUNK, functorch: bool | None = None
+        self,
+        model: nn.Module,
+        loss: Loss,
+        chunk: int | None = None,
+        functorch: bool | None = None,
+        contribution: Contribution = PLAIN,
     ) -> None:
-        self._model, self._loss, self._chunk = model, loss, chunk
+        self._model, self._loss, self._contribution = model, loss, contribution
+        self._chunk = chunk or max(1, CHUNK // contribution.views)
+        self._layers = parameter_layers(model)
         self._functorch = needs_functorch(model) if functorch is None else functorch
 
     def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: float) -> ClippedSum:
         """See ``GradEngine.clipped_sum``."""
-        result = empty_sum(self._model)
+        rule, views = self._contribution.clipping, self._contribution.views
+        result = empty_sum(self._model, rule.counts)
         parameters = list(self._model.parameters())
-        views = split_views(result.total, [torch.Size([p.numel()]) for p in parameters])
+        totals = split_views(result.total, [torch.Size([p.numel()]) for p in parameters])
         with _wrapped(self._model, self._functorch) as wrapped:
             for x_part, y_part in physical_batches(x, y, self._chunk):
+                records = len(x_part)
+                if views > 1:
+                    x_part, y_part = x_part.flatten(0, 1), y_part.flatten(0, 1)
                 loss = self._loss(wrapped(x_part), y_part)
                 loss.backward()  # type: ignore[no-untyped-call]
-                gradients = [_grad_sample(p, len(x_part)) for p in parameters]
+                gradients = [_grad_sample(p, records, views) for p in parameters]
                 wrapped.zero_grad(set_to_none=True)
-                squares = torch.stack([g.square().sum(1) for g in gradients]).sum(0)
-                factors = clip_factors(squares, max_norm)
-                for view, gradient in zip(views, gradients, strict=True):
-                    view.addmv_(gradient.T, factors)
-                result.loss.add_(loss.detach() * len(x_part))
+                squares = torch.stack([g.square().sum(1) for g in gradients])
+                factors = rule.factors(squares, self._layers, max_norm)
+                for total, gradient, factor in zip(totals, gradients, factors, strict=True):
+                    total.addmv_(gradient.T, factor)
+                count_within(result, factors)
+                result.loss.add_(loss.detach() * records)
         return result
 
 
-def _grad_sample(parameter: nn.Parameter, batch: int) -> torch.Tensor:
-    """Per-record gradients ``(batch, numel)``; zero for a parameter that was not used."""
+def _grad_sample(parameter: nn.Parameter, records: int, views: int) -> torch.Tensor:
+    """Per-record gradients ``(records, numel)``; zero for a parameter that was not used."""
     gradient: torch.Tensor | None = parameter.grad_sample  # type: ignore[attr-defined]
     if gradient is None:
-        return parameter.new_zeros(batch, parameter.numel())
-    return gradient.flatten(1)
+        return parameter.new_zeros(records, parameter.numel())
+    if views == 1:
+        return gradient.flatten(1)
+    return gradient.view(records, views, -1).mean(1)
 
 
 @contextmanager

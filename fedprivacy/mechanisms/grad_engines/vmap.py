@@ -8,11 +8,13 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from fedprivacy.mechanisms.grad_engines.base import (
     ClippedSum,
-    clip_factors,
+    as_batch,
+    count_within,
     empty_sum,
     physical_batches,
     split_views,
 )
+from fedprivacy.mechanisms.grad_engines.clipping import PLAIN, Contribution, parameter_layers
 from fedprivacy.training.losses import Loss
 
 MAX_CHUNK = 64
@@ -35,12 +37,20 @@ class VmapEngine:
         loss: mean loss over a batch.
         chunk: records at a time; None takes ``chunk_for`` the records, which keeps what is
             materialised in cache.
+        contribution: the clipping rule and the views of a record.
     """
 
     name = "vmap"
 
-    def __init__(self, model: nn.Module, loss: Loss, chunk: int | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        chunk: int | None = None,
+        contribution: Contribution = PLAIN,
+    ) -> None:
         self._model, self._loss, self._chunk = model, loss, chunk
+        self._contribution, self._layers = contribution, parameter_layers(model)
         self._per_record = vmap(
             grad_and_value(self._loss_of_one), in_dims=(None, 0, 0), randomness="different"
         )
@@ -48,21 +58,24 @@ class VmapEngine:
     def _loss_of_one(
         self, parameters: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor
     ) -> torch.Tensor:
-        output = functional_call(self._model, parameters, (x.unsqueeze(0),))
-        return self._loss(output, y.unsqueeze(0))
+        views = self._contribution.views
+        output = functional_call(self._model, parameters, (as_batch(x, views),))
+        return self._loss(output, as_batch(y, views))
 
     def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: float) -> ClippedSum:
         """See ``GradEngine.clipped_sum``."""
-        result = empty_sum(self._model)
+        rule = self._contribution.clipping
+        result = empty_sum(self._model, rule.counts)
         parameters = {name: p.detach() for name, p in self._model.named_parameters()}
         views = split_views(result.total, [torch.Size([p.numel()]) for p in parameters.values()])
         chunk = self._chunk or chunk_for(x[0].numel() if len(x) else 1)
         for x_part, y_part in physical_batches(x, y, chunk):
             by_name, losses = self._per_record(parameters, x_part, y_part)
             gradients = [by_name[name].flatten(1) for name in parameters]
-            squares = torch.stack([g.square().sum(1) for g in gradients]).sum(0)
-            factors = clip_factors(squares, max_norm)
-            for view, gradient in zip(views, gradients, strict=True):
-                view.addmv_(gradient.T, factors)
+            squares = torch.stack([g.square().sum(1) for g in gradients])
+            factors = rule.factors(squares, self._layers, max_norm)
+            for view, gradient, factor in zip(views, gradients, factors, strict=True):
+                view.addmv_(gradient.T, factor)
+            count_within(result, factors)
             result.loss.add_(losses.sum())
         return result

@@ -1,0 +1,209 @@
+"""From a target epsilon to the noise of DP-SGD, for the schedule, sampling, rounds and unit asked.
+
+``settle`` is what a composed configuration passes through before anything else looks at it: what
+travels to the sites, names the cell and stands in its result is then a number, found once.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import dp_accounting
+
+from fedprivacy.accounting.accountant import epsilon
+from fedprivacy.accounting.calibration import Calibration, calibrate_noise
+from fedprivacy.accounting.delta import resolve_delta
+from fedprivacy.accounting.events import Event
+from fedprivacy.accounting.ledger import Ledger
+from fedprivacy.accounting.patients import patient_event
+from fedprivacy.config.schema import CellConfig, DpsgdConf
+from fedprivacy.errors import AccountingError, ConfigError
+from fedprivacy.mechanisms.sampling import dpsgd_steps, round_event
+from fedprivacy.schedules import strengths
+
+DIGITS = 5
+"""Significant digits of the noise, rounded up: a few last bits must not make another cell."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """All that the price of a DP-SGD run depends on, besides its noise; the same at every site.
+
+    Attributes:
+        sampling: ``poisson`` or ``shuffle``.
+        sampling_rate: q.
+        steps: steps of a round.
+        strengths: of each round; None where it is not protected.
+        delta: at which the target holds.
+        records: records of one unit: 1, or the most that one patient has.
+    """
+
+    sampling: str
+    sampling_rate: float
+    steps: int
+    strengths: tuple[float | None, ...]
+    delta: float
+    records: int = 1
+
+    def events(self, noise_multiplier: float) -> Sequence[Event]:
+        """Every release of one site in the run."""
+        return [
+            self._event(number, strength, noise_multiplier)
+            for number, strength in enumerate(self.strengths, start=1)
+        ]
+
+    def _event(self, number: int, strength: float | None, noise: float) -> Event:
+        raw = dp_accounting.NonPrivateDpEvent()
+        if strength is None:
+            return _site_event(number, raw, protected=False)
+        one = round_event(self.sampling, noise * strength, self.sampling_rate, self.steps)
+        return _site_event(number, patient_event(one, self.records, "zero_out"), protected=True)
+
+
+def _site_event(number: int, event: dp_accounting.DpEvent, *, protected: bool) -> Event:
+    return Event(
+        round=number,
+        site="any",
+        mechanism="dpsgd",
+        unit="record",
+        neighbouring="zero_out",
+        view="server_updates",
+        dp_event=event,
+        protected=protected,
+    )
+
+
+@lru_cache(maxsize=256)
+def calibrated(plan: RunPlan, target_epsilon: float) -> Calibration:
+    """The least noise with which the plan's protected rounds cost at most the target.
+
+    Least to ``DIGITS`` significant digits. Upper bound, proved, by the accountant of record.
+
+    Raises:
+        AccountingError: no noise meets the target.
+    """
+    found = calibrate_noise(plan.events, target_epsilon, plan.delta, "zero_out")
+    noise = found.noise_multiplier
+    while True:
+        noise = _rounded_up(noise)
+        reached = epsilon(Ledger(tuple(plan.events(noise))).protected(), plan.delta, "zero_out")
+        # More noise costs no more, but for the grid that the accountant rounds losses to.
+        if reached <= target_epsilon:
+            return Calibration(noise, reached, found.covers_run)
+        noise *= 1 + 10.0 ** (1 - DIGITS)
+
+
+def _rounded_up(value: float) -> float:
+    unit = 10.0 ** (math.floor(math.log10(value)) - DIGITS + 1)
+    # Through text, so that the number is the one that its digits name.
+    return float(f"{math.ceil(value / unit - 1e-9) * unit:.{DIGITS}g}")
+
+
+def run_plan(config: CellConfig) -> RunPlan:
+    """The plan of a configuration; reads the dataset, whose largest site sets delta.
+
+    Raises:
+        ConfigError: the unit is one that DP-SGD proves nothing about, or delta is too large.
+        DataError: real files are missing.
+    """
+    conf, unit = config.algorithm, config.privacy.unit
+    assert isinstance(conf, DpsgdConf)
+    if unit not in ("auto", "record", "patient"):
+        raise ConfigError(
+            "algorithm.target_epsilon",
+            conf.target_epsilon,
+            f"null with privacy.unit={unit}: DP-SGD bounds what a record or a patient moves, and "
+            f"no noise makes that a bound for one {unit}",
+            "privacy.unit=record",
+        )
+    # The data package reads every format; only a target needs it here.
+    from fedprivacy.data.base import records_per_patient
+    from fedprivacy.data.cache import load_data
+
+    data = load_data(config.dataset)
+    sizes = [len(site.train_x) for site in data.sites]
+    largest = sum(sizes) if config.federation.name == "central" else max(sizes)
+    return RunPlan(
+        sampling=conf.sampling,
+        sampling_rate=conf.sampling_rate,
+        steps=dpsgd_steps(config.federation.local_epochs, conf.sampling_rate),
+        strengths=strengths(config.schedule, config.federation.rounds),
+        delta=resolve_delta(config.privacy.delta, largest),
+        records=records_per_patient(data) if unit == "patient" else 1,
+    )
+
+
+def settle(config: CellConfig) -> CellConfig:
+    """The configuration with its noise multiplier filled in; unchanged where it stands already.
+
+    A null noise multiplier becomes the dataset's default, or what ``target_epsilon`` asks for.
+    Settled configurations stay as they are.
+
+    Raises:
+        ConfigError: both a target and another noise were given, the target cannot be met, or the
+            configuration is unsound in another way.
+        DataError: real files are missing.
+    """
+    conf = config.algorithm
+    if not isinstance(conf, DpsgdConf):
+        return config
+    if conf.target_epsilon is None:
+        if conf.noise_multiplier is not None:
+            return config
+        usual = config.dataset.training.noise_multiplier
+        return replace(config, algorithm=replace(conf, noise_multiplier=usual))
+    found = target_noise(config)
+    if conf.noise_multiplier is None:
+        _tell(conf.target_epsilon, config.schedule.name, found)
+    elif conf.noise_multiplier != found.noise_multiplier:
+        raise ConfigError(
+            "algorithm.noise_multiplier",
+            conf.noise_multiplier,
+            f"null with algorithm.target_epsilon={conf.target_epsilon:g}, which calibrates it "
+            f"(to {found.noise_multiplier:g} here): one or the other",
+            "drop algorithm.noise_multiplier, or algorithm.target_epsilon",
+        )
+    return replace(config, algorithm=replace(conf, noise_multiplier=found.noise_multiplier))
+
+
+def target_noise(config: CellConfig) -> Calibration:
+    """The noise that a configuration's ``target_epsilon`` asks for. Errors as ``settle``."""
+    # validate() asks for the noise of a target in its turn.
+    from fedprivacy.config.validation import validate
+
+    conf = config.algorithm
+    assert isinstance(conf, DpsgdConf)
+    target = conf.target_epsilon
+    assert target is not None
+    without = replace(conf, target_epsilon=None, noise_multiplier=1.0, count_noise=None)
+    validate(replace(config, algorithm=without))
+    try:
+        return calibrated(run_plan(config), target)
+    except AccountingError as error:
+        raise ConfigError(
+            "algorithm.target_epsilon", target, f"a number above 0 that noise can reach ({error})",
+            "algorithm.target_epsilon=3",
+        ) from error  # fmt: skip
+
+
+@lru_cache(maxsize=256)  # once a process: a configuration is loaded several times
+def _tell(target: float, schedule: str, found: Calibration) -> None:
+    log.info(
+        "target epsilon %g: noise multiplier %g, with which the protected rounds cost %.4g",
+        target,
+        found.noise_multiplier,
+        found.epsilon,
+    )
+    if not found.covers_run:
+        log.warning(
+            "target epsilon %g is met by the protected rounds alone: schedule=%s leaves rounds "
+            "unprotected, so the run's epsilon stays infinite",
+            target,
+            schedule,
+        )
