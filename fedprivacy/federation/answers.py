@@ -32,7 +32,7 @@ class TrainAnswer:
 
     Attributes:
         node: the node that answered.
-        event: what the site released, for the ledger.
+        event: what the site released, for the ledger, as JSON values.
         update: ``(d,)`` float32.
         num_examples: the site's weight in the average.
         steps: local optimiser steps.
@@ -41,7 +41,7 @@ class TrainAnswer:
     """
 
     node: int
-    event: Event
+    event: dict[str, Any]
     update: torch.Tensor
     num_examples: float
     steps: int
@@ -56,12 +56,12 @@ class CollapseAnswer:
     Attributes:
         site: its name.
         reason: in words.
-        event: the answer itself, for the ledger: it depends on the records.
+        event: the answer itself, for the ledger, as JSON values: it depends on the records.
     """
 
     site: str
     reason: str
-    event: Event
+    event: dict[str, Any]
 
 
 def read_report(message: Message) -> dict[str, Any]:
@@ -93,11 +93,12 @@ def read_training(
     """
     report = read_report(message)
     with _malformed(message):
-        event = Event.from_json(report["event"])
-        if (event.round, event.site) != (round_number, report["site"]):
-            raise ValueError(f"an event of round {event.round} at {event.site}")
+        event, site = report["event"], str(report["site"])
+        told = Event.from_json(event)
+        if (told.round, told.site) != (round_number, site):
+            raise ValueError(f"an event of round {told.round} at {told.site}")
         if report["status"] == "collapsed":
-            return CollapseAnswer(event.site, str(report["reason"]), event)
+            return CollapseAnswer(site, str(report["reason"]), event)
         loss = report.get("loss")
         return TrainAnswer(
             node=message.metadata.src_node_id,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
@@ -40,7 +39,10 @@ def main(grid: Grid, context: Context) -> None:
     trouble = _run(strategy, strict, config.federation.rounds)
     outcome = {
         "trouble": trouble,
-        "history": [asdict(entry) for entry in strategy.history],
+        "history": [
+            {**vars(entry), "scores": entry.scores and vars(entry.scores)}
+            for entry in strategy.history
+        ],
         "released": strategy.released,
         "evaluate_s": strategy.evaluate_s,
     }

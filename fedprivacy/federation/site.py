@@ -139,8 +139,7 @@ class CellRuntime:
 
     def _task(self, partition: int, round_number: int, weights: torch.Tensor) -> LocalTask:
         federation = self.config.federation
-        self.parameters.load(weights)
-        self.parameters.model.train()
+        self._load(weights, training=True)
         x, y = self._records.train(self.nodes[partition].train)
         return LocalTask(
             parameters=self.parameters,
@@ -163,8 +162,7 @@ class CellRuntime:
         self, partition: int, weights: torch.Tensor
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], list[tuple[str, int]]]:
         """Evidence ``(m, k)``, labels ``(m,)`` and the sites they belong to."""
-        self.parameters.load(weights)
-        self.parameters.model.eval()
+        self._load(weights, training=False)
         rows, labels, parts = [], [], []
         for site in self.nodes[partition].evaluate:
             rows.append(self._evidence(*self._records.test(site)))
@@ -172,6 +170,12 @@ class CellRuntime:
             labels.append(site.test_y.numpy() if flat else np.zeros(len(site.test_y)))
             parts.append((site.name, len(site.test_x)))
         return np.concatenate(rows), np.concatenate(labels).astype(np.float32), parts
+
+    def _load(self, weights: torch.Tensor, *, training: bool) -> None:
+        self.parameters.load(weights)
+        # Switching walks through all modules, which a round of a small model can feel.
+        if self.parameters.model.training != training:
+            self.parameters.model.train(training)
 
     @torch.no_grad()
     def _evidence(self, x: torch.Tensor, y: torch.Tensor) -> NDArray[np.float32]:

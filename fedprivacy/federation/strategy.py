@@ -128,7 +128,7 @@ class SiteStrategy(FedAvg):  # type: ignore[misc]
         """
         size = self.weights[self.nodes[0]].numel()
         answers = [read_training(r, size=size, round_number=server_round) for r in replies]
-        self.released.extend(answer.event.to_json() for answer in answers)
+        self.released.extend(answer.event for answer in answers)
         trained: list[TrainAnswer] = []
         for answer in answers:
             if isinstance(answer, CollapseAnswer):
@@ -162,14 +162,14 @@ class SiteStrategy(FedAvg):  # type: ignore[misc]
         for share, answer in zip(shares, answers, strict=True):
             mean += share * answer.update.double()
         if self.local:
-            weights = {a.node: self.weights[a.node] + a.update for a in answers}
+            moved = [self.weights[answer.node] + answer.update for answer in answers]
         else:
-            common = self.weights[self.nodes[0]] + mean.float()
-            weights = dict.fromkeys(self.nodes, common)
+            moved = [self.weights[self.nodes[0]] + mean.float()]
         # Finite updates may still overflow the float32 weights that they are added to.
-        if not all(bool(torch.isfinite(one).all()) for one in weights.values()):
+        if not all(bool(torch.isfinite(one).all()) for one in moved):
             raise TrainingCollapsed("the updated weights are non-finite", server_round, "server")
-        self.weights = weights
+        each = moved if self.local else moved * len(answers)
+        self.weights = dict(zip(self.nodes, each, strict=True))
         return mean
 
     def _finish(self, outcome: RoundOutcome) -> None:

@@ -21,17 +21,15 @@ def train_plain(task: LocalTask) -> Trained:
     generator = task.streams.torch("batches")
     n = len(task.x)
     steps = plain_steps(n, task.batch_size, task.local_epochs)
-    total = torch.zeros((), device=task.x.device)
-    taken = 0
-    while taken < steps:
+    losses: list[torch.Tensor] = []
+    while len(losses) < steps:
         order = torch.randperm(n, generator=generator).to(task.x.device)
         for batch in torch.split(order, task.batch_size):
             optimizer.zero_grad(set_to_none=True)
             loss = loss_of(model(task.x[batch]), task.y[batch])
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            total += loss.detach()
-            taken += 1
-            if taken == steps:
+            losses.append(loss.detach())
+            if len(losses) == steps:
                 break
-    return Trained(steps=taken, loss=float(total) / taken)
+    return Trained(steps=steps, loss=float(torch.stack(losses).mean()))

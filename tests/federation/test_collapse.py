@@ -43,7 +43,7 @@ class Wire:
                 for record in content.array_records.values():
                     for array in record.values():
                         decode = decode_vector if len(array.shape) == 1 else decode_matrix
-                        self.arrays.append(torch.from_numpy(np.array(decode(array))))
+                        self.arrays.append(torch.from_numpy(np.asarray(decode(array)).copy()))
             self.replies.append((message.metadata.dst_node_id, "arrays" in reply.content))
             return reply
 
