@@ -14,7 +14,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from fedprivacy.config.store import conf_dir, register
+from fedprivacy.config.resources import conf_dir
+from fedprivacy.config.store import register
 from fedprivacy.errors import ConfigError
 
 CONFIG_NAME = "config"

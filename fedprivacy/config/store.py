@@ -1,4 +1,4 @@
-"""Registers the schema with Hydra and tells where configuration files are found."""
+"""Registers the schema, the resolvers and the sweeps folder with Hydra."""
 
 from __future__ import annotations
 
@@ -6,39 +6,16 @@ from dataclasses import MISSING as MISSING_TYPE
 from dataclasses import field, fields, is_dataclass, make_dataclass
 from functools import cache
 from inspect import get_annotations
-from pathlib import Path
 from typing import Any, get_type_hints
 
-from hydra.core.config_search_path import ConfigSearchPath
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
-from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from fedprivacy.config import schema
 from fedprivacy.config.serialization import GROUPS
-
-
-def resources_root() -> Path:
-    """The folder that holds ``conf/`` and ``sweeps/``: the wheel's own, or the checkout."""
-    package = Path(__file__).resolve().parents[1]
-    shipped = package / "_resources"
-    return shipped if (shipped / "conf").is_dir() else package.parent
-
-
-def conf_dir() -> str:
-    """Absolute path of the primary configuration folder."""
-    return str(resources_root() / "conf")
-
-
-class SweepsSearchPath(SearchPathPlugin):
-    """Makes ``+sweeps=NAME`` find the shipped sweeps and those of the current directory."""
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append the folders that hold a folder ``sweeps``."""
-        search_path.append("fedprivacy", f"file://{resources_root()}")
-        if (here := Path.cwd()) != resources_root() and (here / "sweeps").is_dir():
-            search_path.append("fedprivacy-cwd", f"file://{here}")
+from fedprivacy.config.sweeps_source import SweepsConfigSource, SweepsSearchPath
 
 
 @cache
@@ -87,6 +64,7 @@ def register() -> None:
         "tracking": schema.TrackingConf,
     }.items():
         store.store(f"base_{group}", mutable(cls), group=group, provider="fedprivacy")
+    SourcesRegistry.instance().register(SweepsConfigSource)
     Plugins.instance().register(SweepsSearchPath)
     _register_resolvers()
 

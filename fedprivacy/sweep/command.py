@@ -13,8 +13,9 @@ from omegaconf import DictConfig
 from fedprivacy.config.composition import compose_cell, hydra_ready
 from fedprivacy.config.identity import cell_id
 from fedprivacy.config.loading import to_cell_config
+from fedprivacy.config.resources import conf_dir
 from fedprivacy.config.schema import CellConfig
-from fedprivacy.config.store import conf_dir, register
+from fedprivacy.config.store import register
 from fedprivacy.config.validation import validate
 from fedprivacy.errors import ConfigError, DataError
 from fedprivacy.result import CellResult

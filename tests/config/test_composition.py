@@ -8,8 +8,8 @@ import pytest
 
 from fedprivacy.config.composition import compose_cell, hydra_ready
 from fedprivacy.config.loading import to_cell_config
+from fedprivacy.config.resources import resources_root
 from fedprivacy.config.serialization import GROUPS, dumps, loads
-from fedprivacy.config.store import resources_root
 from fedprivacy.config.validation import validate
 from fedprivacy.errors import ConfigError
 

@@ -95,7 +95,10 @@ def test_hydra_flags_work_as_hydra_users_expect(
     assert main(["run", "--cfg", "job", "algorithm=svt"]) == 0
     assert "noise_var: 0.1" in capfd.readouterr().out
     assert main(["run", "--help"]) == 0
-    assert "schedule: every_nth, every_round, first_round, last_round" in capfd.readouterr().out
+    helped = capfd.readouterr().out
+    assert "schedule: base_schedule, every_nth, every_round, first_round, last_round" in helped
+    assert "sweeps: article, demo" in helped
+    assert "tests" not in helped
     assert main([]) == 2
     assert main(["fly"]) == 2
 
@@ -146,6 +149,8 @@ def start_long(here: Path) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # A suite that was started in the background hands an ignored Ctrl-C down to its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 

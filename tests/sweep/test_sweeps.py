@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedprivacy.config.store import resources_root
+from fedprivacy.config.resources import resources_root
 from fedprivacy.sweep.plan import Plan, make_plan
 
 SHIPPED = sorted(path.stem for path in (resources_root() / "sweeps").glob("*.yaml"))
@@ -68,9 +68,7 @@ def test_the_article_has_its_own_parameters(root: Path) -> None:
     assert gaussian == {(p, s) for p in (95.0, 50.0) for s in schedules}
     for name in ("svt", "dpsgd"):
         assert {c.schedule.name for c in cells if c.algorithm.name == name} == schedules
-    decaying = [
-        c for c in cells if c.algorithm.name == "svt" and c.schedule.name == "every_nth"
-    ]
+    decaying = [c for c in cells if c.algorithm.name == "svt" and c.schedule.name == "every_nth"]
     assert {(c.schedule.n, c.schedule.decay) for c in decaying} == {(2, 0.5)}
     assert {c.federation.name for c in cells if c.algorithm.name == "none"} == {
         "fedavg",
