@@ -201,9 +201,9 @@ class SiteClipRule:
             ConfigError: 2 s <= z: the indicator alone would cost that much.
         """
         if not 2 * self.indicator_noise > noise_multiplier > 0:
-            allowed = f"above half the noise multiplier, {noise_multiplier / 2:g}"
-            fix = f"algorithm.indicator_noise={2 * noise_multiplier:g}"
-            raise ConfigError("algorithm.indicator_noise", self.indicator_noise, allowed, fix)
+            allowed = f"above half the noise multiplier, {noise_multiplier / 2:g}, itself above 0"
+            fix = f"indicator_noise={2 * noise_multiplier:g}, which leaves 94 % to the update"
+            raise ConfigError("indicator_noise", self.indicator_noise, allowed, fix)
         return float((noise_multiplier**-2 - (2 * self.indicator_noise) ** -2) ** -0.5)
 
     def indicator(self, norm: float, clip: float, rng: NoiseSource) -> float:

@@ -11,7 +11,16 @@ import torch
 from torch import nn
 
 from fedprivacy.accounting.units import NEIGHBOURING, UNITS
-from fedprivacy.config.schema import DpsgdConf, GaussianConf, NoneConf, SvtConf
+from fedprivacy.config.schema import (
+    DpsgdConf,
+    GaussianClippedConf,
+    GaussianConf,
+    NoneConf,
+    PercentileConf,
+    SvtConf,
+    SvtExactConf,
+    SvtFlare28Conf,
+)
 from fedprivacy.errors import ProtectionError
 from fedprivacy.mechanisms.base import Mechanism
 from fedprivacy.mechanisms.registry import build_mechanism
@@ -22,7 +31,20 @@ MECHANISMS = {
     "none": NoneConf(),
     "dpsgd": DpsgdConf(sampling_rate=0.2),
     "svt": SvtConf(),
+    "svt_flare28": SvtFlare28Conf(),
+    "svt_exact": SvtExactConf(),
     "gaussian": GaussianConf(),
+    "gaussian_clipped": GaussianClippedConf(),
+    "percentile": PercentileConf(),
+}
+DETERMINISTIC = ("none", "percentile")
+
+# Sparse filters may drop or spare any one coordinate: these settings let none of them be.
+EVERY_COORDINATE = {
+    "svt": SvtConf(fraction=1.0, replace=False),
+    "svt_flare28": SvtFlare28Conf(fraction=1.0, replace=False),
+    "svt_exact": SvtExactConf(fraction=1.0),
+    "percentile": PercentileConf(gamma=1e-6),
 }
 
 
@@ -82,7 +104,7 @@ def test_sites_and_rounds_differ(mechanism, make_task, changed: dict[str, int]) 
 
 def test_secret_protection_is_new_each_time(mechanism, make_task) -> None:
     one, other = (sent(mechanism, make_task(randomness="secret")) for _ in range(2))
-    assert torch.equal(one, other) == (mechanism.name == "none")
+    assert torch.equal(one, other) == (mechanism.name in DETERMINISTIC)
 
 
 def test_global_random_state_neither_matters_nor_moves(mechanism, make_task) -> None:
@@ -128,9 +150,8 @@ class Offset(nn.Module):
 
 
 def test_parameters_without_axes_are_protected_like_the_others(mechanism, make_task) -> None:
-    if mechanism.name == "svt":
-        everything = SvtConf(fraction=1.0, replace=False)
-        mechanism = build_mechanism(everything, declared_records=40)
+    if mechanism.name in EVERY_COORDINATE:
+        mechanism = build_mechanism(EVERY_COORDINATE[mechanism.name], declared_records=40)
     protected = sent(mechanism, make_task(make_model=Offset))
     raw = sent(build_mechanism(NoneConf(), 1), make_task(make_model=Offset))
     assert (protected[-1] == raw[-1]) == (mechanism.name == "none")

@@ -6,13 +6,36 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from fedprivacy.config.schema import AlgorithmConf, DpsgdConf, GaussianConf, NoneConf, SvtConf
+from fedprivacy.config.composition import compose_cell, hydra_ready
+from fedprivacy.config.loading import to_cell_config
+from fedprivacy.config.schema import (
+    AlgorithmConf,
+    DpsgdConf,
+    GaussianClippedConf,
+    GaussianConf,
+    NoneConf,
+    PercentileConf,
+    SvtConf,
+    SvtExactConf,
+    SvtFlare28Conf,
+)
+from fedprivacy.config.serialization import dumps, loads
+from fedprivacy.config.validation import validate
 from fedprivacy.errors import ConfigError
 from fedprivacy.mechanisms.dpsgd import DpSgd
 from fedprivacy.mechanisms.registry import MECHANISMS, build_mechanism
 
 CONF = Path(__file__).parents[2] / "conf" / "algorithm"
-SCHEMAS = {"none": NoneConf, "dpsgd": DpsgdConf, "svt": SvtConf, "gaussian": GaussianConf}
+SCHEMAS = {
+    "none": NoneConf,
+    "dpsgd": DpsgdConf,
+    "svt": SvtConf,
+    "svt_flare28": SvtFlare28Conf,
+    "svt_exact": SvtExactConf,
+    "gaussian": GaussianConf,
+    "gaussian_clipped": GaussianClippedConf,
+    "percentile": PercentileConf,
+}
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -50,3 +73,35 @@ def test_configuration_files_hold_exactly_the_fields_of_the_schema(name: str) ->
 def test_every_shipped_file_names_a_mechanism() -> None:
     assert {path.stem for path in CONF.glob("*.yaml")} >= set(SCHEMAS)
     assert set(MECHANISMS) >= set(SCHEMAS)
+
+
+@pytest.mark.parametrize("name", ["svt_flare28", "svt_exact", "gaussian_clipped", "percentile"])
+def test_update_filters_travel_to_sites_unchanged(name: str) -> None:
+    with hydra_ready():
+        config = to_cell_config(compose_cell([f"algorithm={name}", "dataset=wisconsin"]))
+    validate(config)
+    assert config.algorithm == SCHEMAS[name]()
+    assert loads(dumps(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("svt_flare28", "gamma", "0"),
+        ("svt_flare28", "epsilon_threshold", "0.2"),
+        ("svt_exact", "selection_share", "1"),
+        ("svt_exact", "noise", "uniform"),
+        ("gaussian_clipped", "clip", "0"),
+        ("percentile", "percentile", "101"),
+    ],
+)
+def test_update_filters_out_of_range_are_refused_before_anything_runs(
+    name: str, key: str, value: str
+) -> None:
+    with hydra_ready():
+        overrides = [f"algorithm={name}", "dataset=wisconsin", f"algorithm.{key}={value}"]
+        config = to_cell_config(compose_cell(overrides))
+    with pytest.raises(ConfigError) as caught:
+        validate(config)
+    assert caught.value.key == f"algorithm.{key}"
+    assert caught.value.fix
