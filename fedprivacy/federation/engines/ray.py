@@ -93,7 +93,7 @@ class _Simulation:
         self, server_app: ServerApp, client_app: ClientApp, sites: int, context: Context
     ) -> None:
         self.client_app, self.sites, self.context = client_app, sites, context
-        self.ending = threading.Event()
+        self.ending, self.down = threading.Event(), threading.Event()
         self.raised: queue.SimpleQueue[BaseException] = queue.SimpleQueue()
         self.server_app = ServerApp()
 
@@ -116,19 +116,30 @@ class _Simulation:
         # A daemon, and so are the threads that it starts; signal handlers stay as they are,
         # because Ray replaces them in the main thread only.
         thread = threading.Thread(target=self._simulate, name="fedprivacy-ray", daemon=True)
-        thread.start()
         try:
-            while thread.is_alive() and not self.ending.is_set():
-                thread.join(_POLL_S)
+            thread.start()
+            # Not Thread.join: in Python 3.11 an interrupted join takes the thread for ended.
+            while not self.ending.wait(_POLL_S) and not self.down.is_set():
+                pass
         finally:
             self.ending.set()
-            thread.join(_TEARDOWN_S)
-        if thread.is_alive():
-            log.warning("Flower's simulation did not come down within %g s", _TEARDOWN_S)
+            if not self.down.wait(_TEARDOWN_S):
+                log.warning("Flower's simulation did not come down within %g s", _TEARDOWN_S)
         if not self.raised.empty():
             raise self.raised.get()
 
     def _simulate(self) -> None:
+        try:
+            with _endable(self.ending):
+                self._run_simulation()
+        except BaseException as error:
+            failure = ClientFailure(f"Flower's simulation broke down: {error!r}")
+            failure.__cause__ = error
+            self.raised.put(failure)
+        finally:
+            self.down.set()
+
+    def _run_simulation(self) -> None:
         # Flower 1.41 has no public programmatic simulation that passes a run configuration; this
         # is what its own `flwr-simulation` program calls.
         from flwr.simulation.run_simulation import _run_simulation
@@ -140,23 +151,17 @@ class _Simulation:
         run.override_config = self.context.run_config
         run.primary_task_id = 1
         run.federation_id = NOOP_FEDERATION_ID
-        try:
-            with _endable(self.ending):
-                _run_simulation(
-                    num_supernodes=self.sites,
-                    exit_event=EventType.PYTHON_API_RUN_SIMULATION_LEAVE,
-                    client_app=self.client_app,
-                    server_app=self.server_app,
-                    backend_config=_resources(self.sites),
-                    server_app_context=self.context,
-                    run=run,
-                    app_dir=str(_APP),
-                    is_app=True,
-                )
-        except BaseException as error:
-            failure = ClientFailure(f"Flower's simulation broke down: {error!r}")
-            failure.__cause__ = error
-            self.raised.put(failure)
+        _run_simulation(
+            num_supernodes=self.sites,
+            exit_event=EventType.PYTHON_API_RUN_SIMULATION_LEAVE,
+            client_app=self.client_app,
+            server_app=self.server_app,
+            backend_config=_resources(self.sites),
+            server_app_context=self.context,
+            run=run,
+            app_dir=str(_APP),
+            is_app=True,
+        )
 
 
 def _resources(sites: int) -> dict[str, Any]:

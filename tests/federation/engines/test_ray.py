@@ -6,6 +6,9 @@ and then two cells with sites that fail, in one simulation; in the other a site 
 
 from __future__ import annotations
 
+import _thread
+import importlib
+import importlib.util
 import json
 import logging
 import os
@@ -27,6 +30,7 @@ from fedprivacy.config.schema import CellConfig
 from fedprivacy.config.serialization import dumps
 from fedprivacy.errors import ClientFailure, ConfigError
 from fedprivacy.federation import client_app, server_app
+from fedprivacy.federation.engines import ray as ray_engine
 from fedprivacy.federation.engines.inprocess import InProcessEngine
 from fedprivacy.federation.engines.ray import RayEngine
 from fedprivacy.federation.messages import ARRAYS, CELL, SITES, decode_vector
@@ -51,11 +55,98 @@ TROUBLE = ("raises", "exits")
 def test_without_ray_the_engine_says_what_to_install(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import importlib.util
-
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'fedprivacy\[ray\]'"):
         run_federation(tiny("engine=ray"))
+
+
+# ---------------------------------------------------------------- Flower's part replaced
+
+
+def replaced(monkeypatch: pytest.MonkeyPatch, simulation: Callable[..., None]) -> None:
+    """Put something else in the place of Flower's simulation."""
+    pytest.importorskip("ray")
+    module = importlib.import_module("flwr.simulation.run_simulation")
+    monkeypatch.setattr(module, "_run_simulation", simulation)
+
+
+@pytest.fixture(autouse=True)
+def simulations_are_over() -> Iterator[None]:
+    """No test begins while the simulation of another comes down."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "fedprivacy-ray":
+            thread.join(30)
+
+
+def finishing() -> ServerApp:
+    """A ServerApp that leaves a state and ends."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        context.state["left"] = ConfigRecord({"by": "main"})
+
+    return app
+
+
+@pytest.mark.ray
+def test_a_simulation_that_breaks_down_fails_the_run(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaking(**_: Any) -> None:
+        raise ValueError("ActorPool is empty")
+
+    replaced(monkeypatch, breaking)
+    with pytest.raises(ClientFailure, match=r"broke down: ValueError.'ActorPool is empty'"):
+        run_federation(tiny("engine=ray"))
+
+
+@pytest.mark.ray
+def test_a_simulation_that_never_comes_down_ends_all_the_same(
+    tiny: Tiny,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    forever = threading.Event()
+
+    def staying(*, server_app: ServerApp, server_app_context: Context, **_: Any) -> None:
+        server_app(None, server_app_context)
+        forever.wait()
+
+    replaced(monkeypatch, staying)
+    monkeypatch.setattr(ray_engine, "_TEARDOWN_S", 0.2)
+    state = RayEngine(finishing()).run(3, {}, tiny().engine)
+    assert dict(state["left"]) == {"by": "main"}
+    assert "did not come down within 0.2 s" in caplog.text
+    forever.set()
+
+
+@pytest.mark.ray
+def test_an_interruption_ends_the_simulation_before_it_goes_on(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[bool] = []
+
+    def interrupted(**_: Any) -> None:
+        module = importlib.import_module("flwr.simulation.run_simulation")
+        grid = module.InMemoryGrid.__new__(module.InMemoryGrid)
+        _thread.interrupt_main()
+        for _ in range(200):
+            time.sleep(0.05)
+            try:
+                grid.pull_messages([])
+            except ClientFailure:
+                break
+            except AttributeError:
+                continue
+        time.sleep(0.3)
+        ended.append(True)
+
+    replaced(monkeypatch, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_federation(tiny("engine=ray"))
+    assert ended
 
 
 # ---------------------------------------------------------------- several cells in one run
