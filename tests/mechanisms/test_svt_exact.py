@@ -131,6 +131,17 @@ def test_the_chosen_values_are_clipped_before_the_noise() -> None:
     assert np.abs(sent).sum() == pytest.approx(2.0, rel=0.1)
 
 
+def test_a_score_never_counts_for_more_than_gamma() -> None:
+    # One huge value among 19 zeros: chosen with chance exp(e/2) / (exp(e/2) + 19), however huge.
+    update = np.zeros(20)
+    update[7] = 1e6
+    conf = SvtExactConf(fraction=0.05, gamma=0.5, noise_multiplier=1.0)
+    rng = np.random.default_rng(8)
+    hits = sum(exact_filter(update, conf, 1.0, rng)[7] != 0 for _ in range(4000))
+    odds = math.exp(exact_scales(conf, 20).epsilon_choice / 2)
+    assert stats.binomtest(int(hits), 4000, odds / (odds + 19)).pvalue > 0.01
+
+
 def test_exactly_c_coordinates_leave_without_replacement() -> None:
     for share in (0.0, 0.5):
         conf = SvtExactConf(fraction=0.1, selection_share=share)
