@@ -72,18 +72,33 @@ def params(result: CellResult) -> dict[str, str]:
 def metrics(result: CellResult) -> list[MetricPoint]:
     """All finite metrics, at most one value for a key and step; step is the round.
 
-    Infinite and undefined values are left out: stores turn them into other numbers. The final
-    metrics of a cell have its last round as their step.
+    Infinite and undefined values are left out: stores turn them into other numbers. An epsilon
+    that ends infinite has no value in the rounds before either: a store shows the last value that
+    it got, so a finite early one would pass for the cell's. The final metrics of a cell have its
+    last round as their step.
     """
     name = result.score.name if result.score else None
+    infinite = _infinite(result)
     points: dict[tuple[str, int], float] = {}
     for block in result.rounds:
         for key, value in _of_round(block, name):
-            _put(points, key, block.round, value)
+            if key not in infinite:
+                _put(points, key, block.round, value)
     last = max((block.round for block in result.rounds), default=0)
     for key, value in _final(result):
-        _put(points, key, last, value)
+        if key not in infinite:
+            _put(points, key, last, value)
     return [(key, step, value) for (key, step), value in sorted(points.items())]
+
+
+def _infinite(result: CellResult) -> set[str]:
+    """Epsilons of which the whole cell has no finite value; that of the cell also if unknown."""
+    privacy, found = result.privacy or {}, set()
+    if privacy.get("infinite", True):
+        found.add("privacy/epsilon")
+    if privacy.get("epsilon_protected_infinite", False):
+        found.add("privacy/epsilon_protected")
+    return found
 
 
 def _of_round(block: RoundBlock, name: str | None) -> Iterator[tuple[str, float | None]]:
@@ -101,10 +116,8 @@ def _final(result: CellResult) -> Iterator[tuple[str, float | None]]:
     if result.score is not None:
         yield from _scores(result.score.name, result.score.value, result.score.per_site)
     privacy, audit = result.privacy or {}, result.audit or {}
-    if not privacy.get("infinite", True):
-        yield "privacy/epsilon", privacy.get("epsilon")
-    if not privacy.get("epsilon_protected_infinite", False):
-        yield "privacy/epsilon_protected", privacy.get("epsilon_protected")
+    yield "privacy/epsilon", privacy.get("epsilon")
+    yield "privacy/epsilon_protected", privacy.get("epsilon_protected")
     membership = audit.get("membership") or {}
     yield "audit/epsilon_lower", audit.get("epsilon_lower")
     yield "audit/mia_auc", membership.get("auc")

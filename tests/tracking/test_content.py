@@ -89,6 +89,28 @@ def test_an_infinite_epsilon_is_never_a_number(factory: ModuleType, schedule: st
     }
 
 
+@pytest.mark.parametrize("schedule", ["first_round", "every_nth"])
+def test_an_epsilon_that_becomes_infinite_has_no_early_value(
+    factory: ModuleType, schedule: str
+) -> None:
+    result = factory.make_result(schedule=schedule)
+    early = replace(result.rounds[0], epsilon=2.22, epsilon_protected=2.22)
+    points = metrics(replace(result, rounds=(early, *result.rounds[1:])))
+    assert "privacy/epsilon" not in {key for key, _, _ in points}
+    assert ("privacy/epsilon_protected", 1, 2.22) in points
+    unknown = replace(result, rounds=(early,), privacy=None)
+    assert "privacy/epsilon" not in {key for key, _, _ in metrics(unknown)}
+
+
+def test_a_protected_epsilon_that_becomes_infinite_has_no_early_value(
+    factory: ModuleType,
+) -> None:
+    result = factory.make_result("gaussian")
+    early = replace(result.rounds[0], epsilon_protected=3.0)
+    points = metrics(replace(result, rounds=(early, *result.rounds[1:])))
+    assert "privacy/epsilon_protected" not in {key for key, _, _ in points}
+
+
 def test_non_finite_values_are_left_out(factory: ModuleType) -> None:
     result = factory.make_result()
     first = replace(result.rounds[0], loss=math.nan, update_norm=math.inf, score=None)
