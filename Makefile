@@ -42,7 +42,7 @@ lint: setup  ## ruff and mypy
 	$(BIN)/mypy
 
 bench: setup  ## rerun the benchmarks and write their result files
-	for script in benchmarks/*.py; do $(BIN)/python $$script --json benchmarks/results/$$(basename $$script .py).json; done
+	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script --json benchmarks/results/$$(basename $$script .py).json; done
 
 clean:  ## remove the environment, results and generated data
 	rm -rf $(VENV) outputs data mlflow.db* mlartifacts .pytest_cache .mypy_cache .ruff_cache

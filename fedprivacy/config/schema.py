@@ -214,8 +214,10 @@ class DatasetConf:
         split_seed: seeds the held-out split and the partition; apart from the training seed.
         test_fraction: share of patients held out.
         max_records_per_patient: cap; further records of a patient are dropped; null keeps all.
-        declared_records: declared public constant: the typical number of training records of a
-            site at this size; used for the DP-SGD divisor, never measured.
+        declared_by_size: declared public constants: the typical number of training records of a
+            site at each size; read by declared_records alone.
+        declared_records: the one of them that holds: the constant of this size unless it is given;
+            used for the DP-SGD divisor, never measured.
         metric: the score.
     """
 
@@ -229,6 +231,7 @@ class DatasetConf:
     split_seed: int = 0
     test_fraction: float = 0.2
     max_records_per_patient: int | None = None
+    declared_by_size: dict[str, int] = field(default_factory=dict)
     declared_records: int = MISSING
     metric: str = MISSING
     training: TrainingDefaults = field(default_factory=TrainingDefaults)
@@ -378,7 +381,7 @@ class PrivacyConf:
 
     Attributes:
         delta: null means min(1e-5, 1 / (10 n)) with n the records of the largest site.
-        unit: auto (record for dpsgd, site for update filters), record or site.
+        unit: auto (record for dpsgd, site for update filters), record, patient or site.
         view: what the adversary sees: server_updates, aggregate or final_model.
         randomness: secret (noise and sampling masks from the operating system) or seeded
             (reproducible; the certificate is then a simulation).

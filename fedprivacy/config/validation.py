@@ -20,7 +20,7 @@ from fedprivacy.config.schema import (
     SvtFlare28Conf,
 )
 from fedprivacy.data.shapes import record_shape, task_of
-from fedprivacy.device import DEVICES
+from fedprivacy.device import DEVICES, resolve_device
 from fedprivacy.errors import ConfigError
 from fedprivacy.mechanisms.calibration import settle
 from fedprivacy.mechanisms.dpsgd_ranges import check_settings
@@ -87,6 +87,7 @@ def in_range(
 
 def _check_run(config: CellConfig) -> None:
     one_of("device", config.device, DEVICES)
+    resolve_device(config.device)
     one_of("engine.name", config.engine.name, ("inprocess", "ray"))
     in_range("engine.timeout_s", config.engine.timeout_s, above=0)
     in_range("engine.torch_threads", config.engine.torch_threads, least=1)
@@ -225,5 +226,5 @@ def _check_privacy(config: CellConfig) -> None:
     privacy = config.privacy
     one_of("privacy.view", privacy.view, VIEWS)
     one_of("privacy.randomness", privacy.randomness, ("secret", "seeded"))
-    one_of("privacy.unit", privacy.unit, ("auto", "record", "site"))
+    one_of("privacy.unit", privacy.unit, ("auto", "record", "patient", "site"))
     in_range("privacy.delta", privacy.delta, above=0, most=0.1)

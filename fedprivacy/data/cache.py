@@ -12,14 +12,32 @@ from fedprivacy.data.registry import get_dataset
 
 CAPACITY = 4
 _loaded: OrderedDict[str, FederatedData] = OrderedDict()
+_sizes: dict[str, tuple[int, ...]] = {}
 
 
 def dataset_key(conf: DatasetConf) -> str:
     """A text that is equal for equal records: the configuration without training defaults."""
     plain = asdict(conf)
-    plain.pop("training")
-    plain.pop("declared_records")
+    for key in ("training", "declared_by_size", "declared_records"):
+        plain.pop(key)
     return json.dumps(plain, sort_keys=True)
+
+
+def site_sizes(conf: DatasetConf) -> tuple[int, ...]:
+    """Training records of each site.
+
+    Reads the dataset once and forgets the records: a process that only plans need not hold them.
+
+    Raises:
+        ConfigError: the records cannot be divided as asked.
+    """
+    key = dataset_key(conf)
+    if key not in _sizes:
+        held = key in _loaded
+        _sizes[key] = tuple(len(site.train_x) for site in load_data(conf).sites)
+        if not held:
+            _loaded.pop(key, None)
+    return _sizes[key]
 
 
 def load_data(conf: DatasetConf) -> FederatedData:

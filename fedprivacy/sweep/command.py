@@ -19,7 +19,7 @@ from fedprivacy.config.store import register
 from fedprivacy.config.validation import validate
 from fedprivacy.errors import ConfigError, DataError
 from fedprivacy.result import CellResult
-from fedprivacy.sweep.plan import Plan, make_plan, split_axes
+from fedprivacy.sweep.plan import Plan, checked, first_point, make_plan
 from fedprivacy.tracking.store import Recorder
 
 OK, FAILED, BAD_CONFIG, INTERRUPTED = 0, 1, 2, 130
@@ -54,8 +54,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _base(overrides: Sequence[str], dirs: Sequence[str]) -> DictConfig:
     with hydra_ready(dirs):
-        fixed, _ = split_axes(overrides)
-        return compose_cell(fixed, dirs)
+        return compose_cell(first_point(overrides), dirs)
 
 
 def _only_informs(args: Any) -> bool:
@@ -79,9 +78,7 @@ def _uses_stock_sweeper(base: DictConfig) -> bool:
 def _run_single(argv: Sequence[str], overrides: Sequence[str], dirs: Sequence[str]) -> int:
     """One cell through ``hydra.main``: its output directory, its logging, its ``.hydra``."""
     with hydra_ready(dirs):
-        config = to_cell_config(compose_cell(overrides, dirs))
-        validate(config)
-        cell_id(config)  # Hydra needs it for the folder; missing files must be told before
+        checked(to_cell_config(compose_cell(overrides, dirs)))
     results: list[CellResult] = []
     _hydra_main(argv, lambda cfg: results.append(_run_composed(cfg)))
     from fedprivacy.report.table import cell_table
@@ -121,12 +118,14 @@ def _run_composed(cfg: DictConfig) -> CellResult:
             )
     else:
         print(f"{folder}: finished before, not run again", file=sys.stderr)
-    _recorder(config, "cells")(result, folder)
+    single = str(hydra.mode).endswith("RUN") and not str(hydra.mode).endswith("MULTIRUN")
+    _recorder(config, "cells" if single else config.sweep.name)(result, folder)
     return result
 
 
 def _run_sweep(plan: Plan) -> int:
     from fedprivacy.report.report import write_report
+    from fedprivacy.report.table import cell_table
     from fedprivacy.sweep.runner import run_plan
 
     record = _recorder(plan.settings, plan.name)
@@ -134,7 +133,8 @@ def _run_sweep(plan: Plan) -> int:
         _initialise(record)
     outcome = run_plan(plan, record)
     report = write_report([plan.folder])
-    print(report.table)
+    # The folder may hold cells of other sweeps of the same name; what was asked for is shown.
+    print(cell_table(outcome.results))
     if outcome.skipped:
         print(f"{outcome.skipped} of {len(plan.cells)} cells were finished before")
     for path in report.paths:

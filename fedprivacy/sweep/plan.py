@@ -10,11 +10,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from fedprivacy.accounting.delta import resolve_delta
 from fedprivacy.config.composition import compose_cell, hydra_ready, parse
 from fedprivacy.config.identity import cell_id
 from fedprivacy.config.loading import to_cell_config
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.config.validation import validate
+from fedprivacy.data.cache import site_sizes
 from fedprivacy.errors import ConfigError, DataError
 
 Axes = dict[str, list[str]]
@@ -69,7 +71,7 @@ def make_plan(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Plan
     """
     with hydra_ready(config_dirs):
         fixed, typed_axes = split_axes(overrides)
-        base = compose_cell(fixed, config_dirs)
+        base = compose_cell(first_point(overrides), config_dirs)
         folder = Path(str(base.hydra.sweep.dir))
         cells: dict[str, PlannedCell] = {}
         for combination in combinations(base, fixed, typed_axes):
@@ -83,12 +85,36 @@ def _plan_cell(overrides: Sequence[str], folder: Path, config_dirs: Sequence[str
     composed = compose_cell(overrides, config_dirs)
     try:
         config = to_cell_config(composed)
-        validate(config)
-        identity = cell_id(config)
+        identity = checked(config)
     except (ConfigError, DataError) as error:
         error.add_note(f"in the cell: fedprivacy run {' '.join(overrides)}")
         raise
     return PlannedCell(identity, folder / identity, config, tuple(overrides), composed)
+
+
+def checked(config: CellConfig) -> str:
+    """The cell's identity, once everything that can be known before training was checked.
+
+    Raises:
+        ConfigError: a value out of range, a partition or a delta that the records do not allow.
+        DataError: real files are missing.
+    """
+    validate(config)
+    identity = cell_id(config)
+    resolve_delta(config.privacy.delta, largest_site(config))
+    return identity
+
+
+def largest_site(config: CellConfig) -> int:
+    """Training records of the largest participant."""
+    sizes = site_sizes(config.dataset)
+    return sum(sizes) if config.federation.name == "central" else max(sizes)
+
+
+def first_point(overrides: Sequence[str]) -> list[str]:
+    """The overrides with the first value of each axis: settings are read from that cell."""
+    fixed, axes = split_axes(overrides)
+    return [*fixed, *(f"{key}={values[0]}" for key, values in axes.items())]
 
 
 def split_axes(overrides: Sequence[str]) -> tuple[list[str], Axes]:
@@ -106,20 +132,39 @@ def split_axes(overrides: Sequence[str]) -> tuple[list[str], Axes]:
 def combinations(
     base: DictConfig, fixed: Sequence[str], typed_axes: Mapping[str, list[str]]
 ) -> Iterable[list[str]]:
-    """Overrides of every cell: what was typed wins over the axes of the sweep file."""
-    typed_keys = {_bare(key) for key in typed_axes} | {_bare(o.partition("=")[0]) for o in fixed}
+    """Overrides of every cell: what was typed wins over the axes of the sweep file.
+
+    A choice of a group that some grid of the file has picks that grid, with the settings that go
+    with the choice; one that no grid has replaces the grids' own.
+    """
+    typed = {_bare(key): values for key, values in typed_axes.items()}
+    typed |= {_bare(key): [value] for key, _, value in (o.partition("=") for o in fixed)}
     params = OmegaConf.to_container(base.hydra.sweeper.params or OmegaConf.create({}))
     shared = _axes("hydra.sweeper.params", params)
     grids = [
         _axes(f"grids[{index}]", grid)
         for index, grid in enumerate(OmegaConf.to_container(base.grids))  # type: ignore[arg-type]
     ]
+    groups = {str(group) for group in base.hydra.runtime.choices}
     for grid in grids or [{}]:
-        own = {k: v for k, v in {**shared, **grid}.items() if _bare(k) not in typed_keys}
-        axes = {**own, **typed_axes}
+        axes = {**shared, **grid, **typed_axes}
+        for key in [key for key in axes if _bare(key) in typed]:
+            axes[key] = typed[_bare(key)]
+            if key in groups:
+                axes[key] = _picked(key, typed[key], grid, grids)
         for values in itertools.product(*axes.values()):
             swept = [f"{key}={value}" for key, value in zip(axes, values, strict=True)]
             yield [*fixed, *swept]
+
+
+def _picked(
+    group: str, typed: Sequence[str], grid: Mapping[str, list[str]], grids: Sequence[Axes]
+) -> list[str]:
+    """Which of the typed choices of a group this grid runs."""
+    if group not in grid:
+        return list(typed)
+    elsewhere = {choice for other in grids for choice in other.get(group, [])}
+    return [choice for choice in typed if choice in grid[group] or choice not in elsewhere]
 
 
 def _axes(where: str, grid: Any) -> Axes:

@@ -107,3 +107,45 @@ def test_split_axes_keeps_order_and_kind() -> None:
     fixed, axes = split_axes(["seed=1,2", "+sweeps=x", "model.hidden=[8,8]"])
     assert fixed == ["+sweeps=x", "model.hidden=[8,8]"]
     assert axes == {"seed": ["1", "2"]}
+
+
+def test_axes_that_need_each_other_plan(here: Path) -> None:
+    """A key that only some choices of a swept group have."""
+    plan = make_plan(["dataset=wisconsin,higgs", "dataset.size=demo", "model.hidden=[8]"])
+    assert len(plan.cells) == 2
+    plan = make_plan(["algorithm=svt", "algorithm.gamma=1e-4,1e-3", "federation.rounds=2"])
+    assert len(plan.cells) == 2
+
+
+CHOICES = """
+hydra: {mode: MULTIRUN}
+grids:
+  - {dataset: wisconsin, model.hidden: '[8]', algorithm: "none,svt"}
+  - {dataset: higgs, dataset.size: demo, dataset.max_rows: 500, algorithm: none}
+"""
+
+
+def test_a_typed_choice_picks_the_grids_that_have_it(here: Path) -> None:
+    write_sweep(here, CHOICES)
+    (only,) = make_plan(["+sweeps=own", "dataset=higgs"]).cells
+    assert only.config.dataset.name == "higgs"
+    assert {c.config.algorithm.name for c in make_plan(["+sweeps=own", "algorithm=svt"]).cells} == {
+        "svt"
+    }
+    assert len(make_plan(["+sweeps=own", "dataset=wisconsin,higgs"]).cells) == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["privacy.delta=0.05"], r"privacy\.delta"),
+        (["dataset.n_sites=500"], "dataset"),
+        (["dataset.partition=exponential", "dataset.n_sites=3,56"], "dataset"),
+    ],
+    ids=str,
+)
+def test_what_the_records_do_not_allow_is_refused_while_planning(
+    here: Path, overrides: list[str], key: str
+) -> None:
+    with pytest.raises(ConfigError, match=key):
+        make_plan(overrides)
