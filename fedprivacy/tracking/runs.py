@@ -13,6 +13,8 @@ from fedprivacy.result import LEDGER_FILE, RESULT_FILE, CellResult
 from fedprivacy.tracking.content import DIGEST_TAG, digest, metrics, params, run_name, tags
 
 ARTIFACTS = (".hydra/config.yaml", LEDGER_FILE, RESULT_FILE)
+SUMMARY_KIND = "sweep"
+"""Tag ``kind`` of the run that holds a sweep's report; runs of cells have no such tag."""
 _MAX_PARAMS = 100
 _MAX_ENTITIES = 900
 _PAGE = 500
@@ -39,9 +41,9 @@ def search_sweep(
     client: Any, experiment_id: str, sweep_id: str, cell_id: str | None = None
 ) -> list[Any]:
     """MLflow's runs of a sweep, or of one of its cells, newest first, without deleted ones."""
-    wanted = f"tags.`sweep.id` = {_quoted(sweep_id)}"
+    wanted = f"tags.`sweep.id` = {quoted(sweep_id)}"
     if cell_id is not None:
-        wanted += f" and tags.`cell.id` = {_quoted(cell_id)}"
+        wanted += f" and tags.`cell.id` = {quoted(cell_id)}"
     found: list[Any] = []
     token: str | None = None
     while True:
@@ -57,8 +59,9 @@ def search_sweep(
 def known_runs(
     client: Any, experiment_id: str, sweep_id: str, cell_id: str | None = None
 ) -> list[KnownRun]:
-    """What the store holds of a sweep, or of one of its cells."""
-    return [_known(run) for run in search_sweep(client, experiment_id, sweep_id, cell_id)]
+    """What the store holds about the cells of a sweep, or about one of them."""
+    runs = search_sweep(client, experiment_id, sweep_id, cell_id)
+    return [_known(run) for run in runs if run.data.tags.get("kind") != SUMMARY_KIND]
 
 
 def put(
@@ -137,7 +140,7 @@ def _known(run: Any) -> KnownRun:
     )
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A string of MLflow's search language, which knows two quotation marks and no escape."""
     mark = "'" if '"' in text else '"'
     return f"{mark}{text}{mark}"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -50,6 +51,60 @@ def test_links_of_a_sweep_leave_out_cells_without_a_score(
     ]
     compared = json.loads(query(lines[-1].partition(": ")[2])["runs"][0])
     assert set(compared) == {runs[results[0].cell_id], runs[results[1].cell_id]}
+
+
+def searches(text: str) -> dict[str, str]:
+    """Filters of the printed charts, by name."""
+    lines = [line.strip().partition(": ") for line in text.splitlines() if "charts of" in line]
+    return {
+        name.removeprefix("charts of "): query(url)["searchFilter"][0] for name, _, url in lines
+    }
+
+
+def found_by(mlflow: Any, experiment: str, search: str) -> int:
+    experiment_id = mlflow.get_experiment_by_name(experiment).experiment_id
+    return len(mlflow.search_runs([experiment_id], filter_string=search))
+
+
+def test_charts_hold_no_more_runs_than_mlflow_draws(
+    uri: str,
+    experiment: str,
+    tmp_path: Path,
+    factory: ModuleType,
+    mlflow: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    results = [
+        factory.make_result("none"),
+        factory.make_result("none", federation="central"),
+        factory.make_result("svt"),
+        factory.make_result(),
+        factory.make_result(schedule="first_round"),
+        factory.make_result("none", dataset="wisconsin"),
+    ]
+    sync(factory.write_sweep(tmp_path / experiment, results), uri=uri)
+    expected = {
+        5: {"higgs": 5, "wisconsin": 1},
+        4: {"higgs": 3, "wisconsin": 1},
+        2: {"higgs, dpsgd": 2, "higgs, svt": 1, "wisconsin": 1},
+    }
+    for drawn, counts in expected.items():
+        monkeypatch.setattr(links, "MAX_DRAWN", drawn)
+        found = searches(sweep_links(uri, experiment, experiment))
+        assert {name: found_by(mlflow, experiment, s) for name, s in found.items()} == counts
+        assert all(found_by(mlflow, experiment, s) <= drawn for s in found.values())
+
+
+def test_charts_of_a_sweep_in_a_shared_experiment_are_of_that_sweep(
+    uri: str, experiment: str, tmp_path: Path, factory: ModuleType, mlflow: Any
+) -> None:
+    for name, seeds in (("one", 1), ("two", 2)):
+        results = [factory.make_result(seed=seed) for seed in range(seeds)]
+        folder = factory.write_sweep(tmp_path / name, results)
+        sync(folder, uri=uri, experiment=experiment)
+    for name, seeds in (("one", 1), ("two", 2)):
+        (search,) = searches(sweep_links(uri, experiment, name)).values()
+        assert found_by(mlflow, experiment, search) == seeds
 
 
 def test_large_sweeps_are_compared_by_dataset(
