@@ -89,15 +89,24 @@ def test_flower_says_nothing_during_a_run(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_warning_of_flower_is_said_once(
-    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_warning_of_flower_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """By whoever listens to everything, and not by Flower's own handler as well."""
+    said: list[str] = []
+    own = logging.Handler()
+    own.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("flwr")
-    with quiet_flower():
-        logger.info("Starting strategy")
-        logger.warning("odd")
-    assert [record.getMessage() for record in caplog.records] == ["odd"]
-    assert "odd" not in capfd.readouterr().err
+    logger.addHandler(own)
+    try:
+        with quiet_flower():
+            logger.info("Starting strategy")
+            logger.warning("odd")
+        assert said == []
+        logger.warning("after")
+        assert said == ["after"]
+    finally:
+        logger.removeHandler(own)
+    assert "odd" in [record.getMessage() for record in caplog.records]
+    assert "Starting strategy" not in caplog.text
 
 
 def test_process_state_is_put_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

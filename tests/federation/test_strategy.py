@@ -113,6 +113,14 @@ def test_noise_and_loss_are_those_of_the_average() -> None:
     assert outcome.loss == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize("told", [(3.0, 4.0, None), (None, None, None)])
+def test_noise_that_a_site_keeps_to_itself_is_unknown(told: tuple[float | None, ...]) -> None:
+    server = strategy()
+    server.aggregate_train(1, [reply(i, (1, 1), noise_norm=n) for i, n in enumerate(told)])
+    assert server.history[0].noise_norm is None
+    assert server.history[0].update_norm == pytest.approx(2**0.5)
+
+
 def test_a_loss_that_one_site_keeps_is_no_mean_over_the_others() -> None:
     server = strategy()
     server.aggregate_train(1, [reply(0, (1, 1), loss=1.0), reply(1, (1, 1)), reply(2, (1, 1))])

@@ -412,17 +412,48 @@ def test_runs_in_two_threads_take_turns(tiny: Tiny, digest: Digest) -> None:
     configs = [tiny("seed=1"), tiny("seed=2")]
     alone = [digest(run_federation(config)) for config in configs]
     assert alone[0] != alone[1]
-    together: dict[int, str] = {}
+    order: list[str] = []
+    outcomes: dict[str, FederationOutcome] = {}
+    second_ran = threading.Event()
 
-    def work(index: int) -> None:
-        together[index] = digest(run_federation(configs[index]))
+    def second_round(outcome: Any) -> None:
+        order.append("second")
+        second_ran.set()
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [together[0], together[1]] == alone
+    def second() -> None:
+        outcomes["second"] = run_federation(configs[1], second_round)
+
+    thread = threading.Thread(target=second)
+
+    def first_round(outcome: Any) -> None:
+        order.append("first")
+        if outcome.round == 1:
+            thread.start()
+            second_ran.wait(0.5)  # time enough to get in between, if that were possible
+
+    outcomes["first"] = run_federation(configs[0], first_round)
+    thread.join()
+    assert order == ["first"] * 3 + ["second"] * 3
+    assert [digest(outcomes["first"]), digest(outcomes["second"])] == alone
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_sites_train_with_the_configured_threads(tiny: Tiny, sites: Sites, threads: int) -> None:
+    """Float sums depend on how many threads share them, so the machine must not decide."""
+    found: set[int] = set()
+
+    def noting(message: Message, context: Context) -> Message:
+        reply = HONEST(message, context)
+        found.add(torch.get_num_threads())
+        return reply
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3 - threads)
+    try:
+        run_with(tiny(f"engine.torch_threads={threads}"), sites(noting))
+    finally:
+        torch.set_num_threads(before)
+    assert found == {threads}
 
 
 def test_no_thread_is_left_behind(tiny: Tiny) -> None:
