@@ -16,19 +16,20 @@ def assumptions(config: CellConfig, data: FederatedData) -> tuple[str, ...]:
         "Hyperparameters were chosen without looking at these records; a search on them costs "
         "privacy that is not in this number.",
     ]
-    if config.federation.weighting == "examples":
-        said.append("The number of training records of each site is public: it weighs the average.")
-    else:
-        said.append("Sites are weighed equally: numbers of records are not sent.")
+    said.append(_sizes(config))
+    said.append(
+        "A site that fails sends its error and traceback, which may depend on its records; that "
+        "a site failed, and with what words, is outside the claim."
+    )
     if (most := records_per_patient(data)) > 1:
         said.append(
             f"No patient has more than {most} training records at a site, a number taken as public."
         )
     if config.privacy.diagnostics:
         said.append(
-            "Mean training losses are reported to the experimenter as diagnostics of this "
-            "simulation, without noise and outside the claim; a deployment sets "
-            "privacy.diagnostics=false."
+            "Mean training losses and the expected norm of the noise are reported to the "
+            "experimenter as diagnostics of this simulation, without noise and outside the claim; "
+            "a deployment sets privacy.diagnostics=false."
         )
     if config.privacy.randomness == "seeded":
         said.append(
@@ -42,3 +43,14 @@ def assumptions(config: CellConfig, data: FederatedData) -> tuple[str, ...]:
             "records of a site is public (zero_out)."
         )
     return tuple(said)
+
+
+def _sizes(config: CellConfig) -> str:
+    """What is known of how many records a site has."""
+    public = "Each site's numbers of optimiser steps and of held-out records are public"
+    if config.federation.weighting == "examples":
+        return f"{public}, and its number of training records: it weighs the average."
+    return (
+        f"{public}. Sites are weighed equally and do not send their number of training records, "
+        "but where the steps follow from it, as in plain training, it is public too."
+    )

@@ -22,7 +22,7 @@ from fedprivacy.config.schema import CellConfig
 from fedprivacy.data.base import records_per_patient
 from fedprivacy.data.cache import load_data
 from fedprivacy.device import resolve_device
-from fedprivacy.errors import ClientFailure
+from fedprivacy.errors import ClientFailure, ConfigError
 from fedprivacy.federation.arrangement import arrange
 from fedprivacy.federation.run import FederationOutcome, run_federation
 from fedprivacy.federation.strategy import RoundOutcome
@@ -101,6 +101,7 @@ def _run(
         delta = resolve_delta(config.privacy.delta, max(len(node.train.train_x) for node in nodes))
     with watch.measure("train"):
         outcome = run_federation(config, listener)
+    watch.move(outcome.evaluate_s, "train", "evaluate")
     with watch.measure("account"):
         ledger = Ledger(outcome.events)
         ledger.write(folder / LEDGER_FILE)
@@ -196,13 +197,13 @@ def _rounds(
     return tuple(blocks)
 
 
-def signal_to_noise(update_norm: float, noise_norm: float) -> float | None:
+def signal_to_noise(update_norm: float, noise_norm: float | None) -> float | None:
     """Norm of the averaged update without its expected noise, over that noise's expected norm.
 
     The update that the server sees is signal plus independent noise, so its expected squared
     norm is the sum of both; what remains after subtracting the noise estimates the signal.
     """
-    if noise_norm <= 0:
+    if noise_norm is None or noise_norm <= 0:
         return None
     signal = max(update_norm**2 - noise_norm**2, 0.0) ** 0.5
     return finite(signal / noise_norm)
@@ -220,7 +221,7 @@ def _identity(config: CellConfig, overrides: Sequence[str]) -> CellResult:
         seed=config.seed,
         synthetic=config.dataset.source == "synthetic",
         engine=config.engine.name,
-        device=str(resolve_device(config.device)),
+        device=_device(config.device),
         versions=versions(),
         status="failed",
         reason="",
@@ -236,6 +237,14 @@ def _identity(config: CellConfig, overrides: Sequence[str]) -> CellResult:
         config=meaning(config),
         overrides=tuple(overrides),
     )
+
+
+def _device(asked: str) -> str:
+    """The device that trains; what was asked for where this machine has no such device."""
+    try:
+        return str(resolve_device(asked))
+    except ConfigError:
+        return asked
 
 
 def versions() -> dict[str, str]:
@@ -275,6 +284,11 @@ class Stopwatch:
             yield
         finally:
             self._parts[part] += time.perf_counter() - start
+
+    def move(self, seconds: float, source: str, target: str) -> None:
+        """Count time that was measured in one part as another's."""
+        self._parts[source] -= seconds
+        self._parts[target] += seconds
 
     def seconds(self) -> dict[str, float]:
         """Seconds by part, and in total."""

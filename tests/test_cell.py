@@ -7,13 +7,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fedprivacy.accounting.ledger import Ledger
-from fedprivacy.cell import run_cell, signal_to_noise
+from fedprivacy.cell import failed_result, run_cell, signal_to_noise
 from fedprivacy.config.identity import cell_id
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.errors import ClientFailure, ConfigError
@@ -145,7 +146,9 @@ def test_the_result_says_what_was_run(tiny: Tiny, tmp_path: Path) -> None:
         set(result["score"]["per_site"]) == set(result["sites"]) == {"site-1", "site-2", "site-3"}
     )
     assert sum(site["train"] + site["test"] for site in result["sites"].values()) == 569
-    assert result["timing_s"]["total"] >= result["timing_s"]["train"] > 0
+    spent = result["timing_s"]
+    assert min(spent["train"], spent["evaluate"]) > 0
+    assert spent["total"] >= spent["train"] + spent["evaluate"]
 
 
 def test_the_ledger_has_one_release_a_site_and_round(tiny: Tiny, tmp_path: Path) -> None:
@@ -269,6 +272,44 @@ def test_an_unknown_engine_is_a_configuration_error(tiny: Tiny) -> None:
         get_engine("carrier_pigeon")
 
 
+def test_a_device_that_is_not_there_fails_the_cell_by_name(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny()
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    absent = replace(config, device="cuda")
+    assert (failed_result(absent, "died", "WorkerDied").device, absent.device) == ("cuda", "cuda")
+    result = run_cell(absent, tmp_path)
+    assert (result.status, result.device) == ("failed", "cuda")
+    assert "cuda needs a CUDA device" in result.reason
+
+
+# ------------------------------------------------------------------ what is told
+
+
+@pytest.mark.parametrize("diagnostics", [True, False])
+def test_only_diagnostics_tell_losses_and_noise(
+    tiny: Tiny, tmp_path: Path, diagnostics: bool
+) -> None:
+    told = f"privacy.diagnostics={str(diagnostics).lower()}"
+    run_cell(tiny("algorithm=gaussian", told), tmp_path)
+    result = strict(tmp_path)
+    assert {block["snr"] is not None for block in result["rounds"]} == {diagnostics}
+    assert {block["loss"] is not None for block in result["rounds"]} == {diagnostics}
+    said = " ".join(result["privacy"]["assumptions"])
+    assert ("expected norm of the noise" in said) is diagnostics
+    assert "error and traceback" in said
+
+
+@pytest.mark.parametrize("weighting", ["examples", "uniform"])
+def test_what_sizes_are_public_is_said(tiny: Tiny, tmp_path: Path, weighting: str) -> None:
+    run_cell(tiny(f"federation.weighting={weighting}", "federation.rounds=1"), tmp_path)
+    said = " ".join(strict(tmp_path)["privacy"]["assumptions"])
+    assert "numbers of optimiser steps and of held-out records are public" in said
+    assert ("it weighs the average" in said) is (weighting == "examples")
+    assert ("where the steps follow from it" in said) is (weighting == "uniform")
+
+
 # ------------------------------------------------------------------ signal to noise
 
 
@@ -279,10 +320,11 @@ def test_an_unknown_engine_is_a_configuration_error(tiny: Tiny) -> None:
         (3.0, 3.0, 0.0),
         (1.0, 3.0, 0.0),
         (5.0, 0.0, None),
+        (5.0, None, None),
         (float("nan"), 1.0, None),
     ],
 )
-def test_signal_to_noise(update: float, noise: float, expected: float | None) -> None:
+def test_signal_to_noise(update: float, noise: float | None, expected: float | None) -> None:
     assert signal_to_noise(update, noise) == (None if expected is None else pytest.approx(expected))
 
 

@@ -240,7 +240,9 @@ def _own_assumptions(ledger: Ledger, main: Claim, randomness: Randomness) -> tup
     if not len(ledger.protected()):
         return ()
     source = {
-        "secret": "noise and sampling masks come from the operating system and stay secret",
+        "secret": "noise and sampling masks stay secret; their generators (Mersenne Twister, "
+        "PCG64, on CUDA Philox with 63 bits) are seeded with 256 bits from the operating system "
+        "and are not cryptographic",
         "seeded": "noise and sampling masks were made from a known seed: "
         "the certificate is a simulation",
     }

@@ -37,7 +37,8 @@ class TrainAnswer:
         num_examples: the site's weight in the average.
         steps: local optimiser steps.
         loss: mean training loss; None if the site does not report it or it is not finite.
-        noise_norm: expected L2 norm of the noise in the update.
+        noise_norm: expected L2 norm of the noise in the update; None if the site does not report
+            it.
     """
 
     node: int
@@ -46,7 +47,7 @@ class TrainAnswer:
     num_examples: float
     steps: int
     loss: float | None
-    noise_norm: float
+    noise_norm: float | None
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def read_training(
             raise ValueError(f"an event of round {told.round} at {told.site}")
         if report["status"] == "collapsed":
             return CollapseAnswer(site, str(report["reason"]), event)
-        loss = report.get("loss")
+        loss, noise = report.get("loss"), report.get("noise_norm")
         return TrainAnswer(
             node=message.metadata.src_node_id,
             event=event,
@@ -107,7 +108,7 @@ def read_training(
             num_examples=_number(message.content[METRICS][NUM_EXAMPLES], 1),
             steps=int(_number(report["steps"], 1)),
             loss=None if loss is None else _number(loss),
-            noise_norm=_number(report["noise_norm"], 0),
+            noise_norm=None if noise is None else _number(noise, 0),
         )
 
 

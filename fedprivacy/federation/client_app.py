@@ -70,9 +70,11 @@ def train_site(message: Message, runtime: CellRuntime, partition: int) -> Messag
     if isinstance(done, LocalCollapse):
         report |= {"status": "collapsed", "reason": done.reason}
         return trouble_reply(message, partition=partition, report=report)
-    report |= {"status": "ok", "steps": done.steps, "noise_norm": done.noise_norm}
-    if runtime.config.privacy.diagnostics and math.isfinite(done.loss):
-        report["loss"] = done.loss
+    report |= {"status": "ok", "steps": done.steps}
+    if runtime.config.privacy.diagnostics:
+        # Both may depend on the records: a filter's noise follows the size of the raw update.
+        diagnostics = {"loss": done.loss, "noise_norm": done.noise_norm}
+        report |= {name: value for name, value in diagnostics.items() if math.isfinite(value)}
     return train_reply(
         message,
         partition=partition,

@@ -35,7 +35,8 @@ class RoundOutcome:
         steps: local steps per site, the largest over sites.
         loss: mean of the sites' training losses; None where they do not report it.
         update_norm: L2 norm of the averaged update.
-        noise_norm: expected L2 norm of the noise in the averaged update.
+        noise_norm: expected L2 norm of the noise in the averaged update; None where the sites do
+            not report theirs.
         scores: held-out scores; None in rounds that are not evaluated.
         events: ledger events of the round, as JSON values.
     """
@@ -44,7 +45,7 @@ class RoundOutcome:
     steps: int
     loss: float | None
     update_norm: float
-    noise_norm: float
+    noise_norm: float | None
     scores: RoundScore | None
     events: tuple[dict[str, Any], ...]
 
@@ -140,13 +141,12 @@ class SiteStrategy(FedAvg):  # type: ignore[misc]
         shares = [answer.num_examples / total for answer in trained]
         mean = self._apply(trained, shares, server_round)
         losses = [answer.loss for answer in trained if answer.loss is not None]
-        noise = sum((s * a.noise_norm) ** 2 for s, a in zip(shares, trained, strict=True))
         self._trained = RoundOutcome(
             round=server_round,
             steps=max(answer.steps for answer in trained),
             loss=sum(losses) / len(losses) if len(losses) == len(trained) else None,
             update_norm=float(mean.norm()),
-            noise_norm=noise**0.5,
+            noise_norm=_noise_of_mean(shares, [answer.noise_norm for answer in trained]),
             scores=None,
             events=tuple(self.released[-len(trained) :]),
         )
@@ -210,3 +210,11 @@ class SiteStrategy(FedAvg):  # type: ignore[misc]
                 for site, node in zip(self.sites, self.nodes, strict=True)
             }
         )
+
+
+def _noise_of_mean(shares: Sequence[float], norms: Sequence[float | None]) -> float | None:
+    """Expected norm of the noise in the average: independent noises add up in squares."""
+    known = [norm for norm in norms if norm is not None]
+    if len(known) < len(norms):
+        return None
+    return sum((s * norm) ** 2 for s, norm in zip(shares, known, strict=True)) ** 0.5

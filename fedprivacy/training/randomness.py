@@ -2,6 +2,9 @@
 
 A noise stream that can be replayed can be subtracted, and equal streams at two sites make equal
 noise, which averaging no longer reduces. Hence one stream per (purpose, round, site).
+
+The generators (Mersenne Twister of torch on the CPU, PCG64 of numpy, Philox of torch on CUDA, which
+takes 63 bits of the seed) are not cryptographic, however well they are seeded.
 """
 
 from __future__ import annotations
@@ -48,9 +51,9 @@ class Streams:
 
     Attributes:
         seed: the cell's training seed.
-        randomness: ``secret`` draws private streams (sampling masks, noise, selection) from the
-            operating system; ``seeded`` derives them, so that a run can be repeated and its
-            certificate is a simulation.
+        randomness: ``secret`` seeds private streams (sampling masks, noise, selection) with 256
+            bits from the operating system; ``seeded`` derives their seeds, so that a run can be
+            repeated and its certificate is a simulation.
         round_number: 1, 2, ...
         site: index of the site.
     """
