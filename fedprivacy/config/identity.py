@@ -12,7 +12,9 @@ from fedprivacy.config.serialization import dataset_from_plain, to_plain
 from fedprivacy.result import SCHEMA
 
 _MEANINGLESS = ("device", "engine", "tracking", "sweep", "grids", "collapse")
-_DATASET_MEANINGLESS = ("root", "training", "declared_records")
+# A split file's path says nothing: its content is in the fingerprint. declared_records decides the
+# divisor alone, which ``meaning`` works out.
+_DATASET_MEANINGLESS = ("root", "training", "declared_by_size", "declared_records", "split_file")
 NEVER = "never"
 
 
@@ -32,7 +34,7 @@ def meaning(config: CellConfig) -> dict[str, Any]:
     for key in _MEANINGLESS:
         plain.pop(key)
     for key in _DATASET_MEANINGLESS:
-        plain["dataset"].pop(key)
+        plain["dataset"].pop(key, None)
     if config.algorithm.name == "none":
         plain.pop("schedule")
         plain["privacy"] = {}

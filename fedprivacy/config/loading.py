@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,6 +13,7 @@ from fedprivacy.config.serialization import from_plain
 from fedprivacy.errors import ConfigError
 
 _NOT_OURS = frozenset({"hydra"})
+_UNKNOWN_SIZE = re.compile(r"'dataset\.declared_by_size\.([^']*)' not found")
 
 
 def to_plain_config(cfg: DictConfig) -> dict[str, Any]:
@@ -31,6 +33,10 @@ def to_plain_config(cfg: DictConfig) -> dict[str, Any]:
             else:
                 plain[str(key)] = cfg[key]
         except OmegaConfBaseException as error:
+            if size := _UNKNOWN_SIZE.search(str(error)):
+                raise ConfigError(
+                    "dataset.size", size[1], "one of demo, full", "dataset.size=full"
+                ) from error
             full = getattr(error, "full_key", None) or str(key)
             raise ConfigError(
                 str(full), "???", "a value", f"set {full}=... ({str(error).splitlines()[0]})"

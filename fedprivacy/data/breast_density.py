@@ -35,7 +35,7 @@ from fedprivacy.data.breast_layouts import (
 )
 from fedprivacy.data.breast_sites import assign_sites
 from fedprivacy.data.breast_verify import NAME, size_folder, verify
-from fedprivacy.data.files import generated_once
+from fedprivacy.data.files import generated_once, refuse_synthetic
 from fedprivacy.data.partitions import PARTITION_KINDS
 from fedprivacy.data.splits import cap_records, split_patients
 from fedprivacy.errors import ConfigError, DataError
@@ -77,7 +77,7 @@ class BreastDensity:
             index_files(folder, breast.layout)
         except DataError as error:
             raise DataError(f"no real breast density files: {error}. {_HELP}") from None
-        missing = [path for path in read_table(folder, breast.layout).paths if not path.is_file()]
+        missing = [path for path in _table(breast).paths if not path.is_file()]
         if missing:
             raise DataError(
                 f"{len(missing)} images that the index names are missing, the first "
@@ -108,7 +108,7 @@ class BreastDensity:
             DataError: missing, damaged or inconsistent files, or a patient in two places.
         """
         breast = _checked(conf)
-        table = read_table(_folder(breast), breast.layout)
+        table = _table(breast)
         names, site_of = assign_sites(table, breast)
         images = load_images(table.paths, breast.image_size, _cache(breast), _files_digest(breast))
         kept = np.zeros(len(table.paths), dtype=np.bool_)
@@ -122,7 +122,7 @@ class BreastDensity:
             task="multiclass",
             n_classes=N_CLASSES,
             input_shape=(1, breast.image_size, breast.image_size),
-            metric="kappa",
+            metric=breast.metric,
             sites=tuple(sites),
             synthetic=breast.source == "synthetic",
             fingerprint=self.fingerprint(conf),
@@ -166,6 +166,14 @@ def _folder(conf: BreastDensityConf) -> Path:
     if conf.source == "real":
         return Path(conf.root) / "real" / NAME
     return Path(conf.root) / "synthetic" / NAME / size_folder(conf.size, conf.layout)
+
+
+def _table(conf: BreastDensityConf) -> ImageTable:
+    """The index of the files, which must not be generated ones where real ones are asked for."""
+    folder = _folder(conf)
+    if conf.source == "real":
+        refuse_synthetic(folder)
+    return read_table(folder, conf.layout)
 
 
 def _cache(conf: BreastDensityConf) -> Path:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from fedprivacy.data.files import write_notice
 from fedprivacy.errors import ConfigError
 
 VERSION = 1
@@ -83,6 +84,8 @@ STYLES = (
     Style(machine_id=29, gamma=1.2, gain=1.05, noise_sd=0.030, blur=0.004),
 )
 
+NOTICE = "patient: made-up breasts drawn by fedprivacy."
+
 
 def generate(folder: Path, size: str, seed: int) -> None:
     """Write the ACR-NVIDIA-NCI challenge layout: datalists and float32 ``(side, side, 3)`` npy.
@@ -99,6 +102,7 @@ def generate(folder: Path, size: str, seed: int) -> None:
         ConfigError: unknown size.
     """
     scale = scale_of(size)
+    write_notice(folder, NOTICE)
     images = folder / "preprocessed"
     images.mkdir()
     lists: list[dict[str, list[dict[str, Any]]]] = [
@@ -127,6 +131,7 @@ def generate_rsna(folder: Path, size: str, seed: int) -> None:
     Args, Raises: as ``generate``.
     """
     scale = scale_of(size)
+    write_notice(folder, NOTICE)
     images = folder / "images"
     images.mkdir()
     graded = list(patients(size, seed))

@@ -9,6 +9,7 @@ from pathlib import Path
 from fedprivacy.data.breast_generator import SIZES
 from fedprivacy.data.breast_images import read_image
 from fedprivacy.data.breast_layouts import LAYOUTS, ImageTable, index_files, leaks, read_table
+from fedprivacy.data.files import mark_problems
 from fedprivacy.errors import DataError
 
 NAME = "breast_density"
@@ -47,7 +48,8 @@ def verify(root: Path, source: str) -> list[str]:
         where = root / source / NAME
         way = f"fedprivacy data {'download' if source == 'real' else 'generate'} {NAME}"
         return [f"{where} holds neither datalists nor train.csv: run `{way}`"]
-    return [problem for place in present for problem in _verify_place(place)]
+    marked = mark_problems(root / "real" / NAME) if source == "real" else []
+    return [*marked, *(problem for place in present for problem in _verify_place(place))]
 
 
 def size_folder(size: str, layout: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from fedprivacy.errors import DataError
 
 STAMP_NAME = "generator.json"
+NOTICE_NAME = "SYNTHETIC.txt"
 SMALL_FILE_BYTES = 1 << 20
 SAMPLE_BYTES = 1 << 16
 
@@ -50,6 +51,46 @@ def generated_once(folder: Path, stamp: Mapping[str, Any], make: Callable[[Path]
             )
         _replace_folder(folder, wanted, make)
     return folder
+
+
+def write_notice(folder: Path, what: str) -> None:
+    """Write ``SYNTHETIC.txt`` into ``folder``: the mark that goes along when files are copied."""
+    text = f"SYNTHETIC DATA. No file in this folder comes from a {what}\n"
+    (folder / NOTICE_NAME).write_text(text, encoding="utf-8")
+
+
+def synthetic_marks(folder: Path, *, deep: bool = True) -> list[Path]:
+    """Files that say that ``folder`` holds generated records: generator.json or SYNTHETIC.txt.
+
+    Args:
+        folder: where real records are looked for; it need not exist.
+        deep: also look in every folder below; False where only ``folder`` itself is read.
+    """
+    found = []
+    for place, below, names in os.walk(folder):
+        found += [Path(place, name) for name in (STAMP_NAME, NOTICE_NAME) if name in names]
+        if not deep:
+            below.clear()
+    return sorted(found)
+
+
+def mark_problems(folder: Path, *, deep: bool = True) -> list[str]:
+    """The same marks as problems that ``verify`` lists."""
+    marks = synthetic_marks(folder, deep=deep)
+    return [f"{path} says that these records are synthetic, not real" for path in marks]
+
+
+def refuse_synthetic(folder: Path, *, deep: bool = True) -> None:
+    """Refuse to read generated records as real ones. Arguments as ``synthetic_marks``.
+
+    Raises:
+        DataError: the folder carries a mark of a generator.
+    """
+    if marks := synthetic_marks(folder, deep=deep):
+        raise DataError(
+            f"{marks[0]} says that these records are synthetic, but {folder} is for real ones: "
+            "move the generated files away, or set dataset.source=synthetic"
+        )
 
 
 def digest_tree(folder: Path, pattern: str = "*") -> str:

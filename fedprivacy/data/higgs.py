@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fedprivacy.config.schema import DatasetConf, HiggsConf
 from fedprivacy.data.base import FederatedData, SiteData
-from fedprivacy.data.files import generated_once
+from fedprivacy.data.files import generated_once, refuse_synthetic
 from fedprivacy.data.higgs_generator import GENERATOR_VERSION, SIZES, generate
 from fedprivacy.data.higgs_split import TEST_CONVENTIONS, held_out_range, rows_of_sites
 from fedprivacy.data.higgs_table import CSV_NAME, N_COLUMNS, Rows, Table, converted
@@ -163,6 +163,7 @@ def _table(conf: HiggsConf) -> Table:
             "higgs` (2.8 GB, CC BY 4.0), or put the file there; dataset.source=synthetic runs on "
             "toy events instead"
         )
+    refuse_synthetic(csv.parent, deep=False)  # the float32 copies below have stamps of their own
     if conf.size == "demo":
         max_rows = min(SIZES["demo"], max_rows or SIZES["demo"])
     return converted(csv, max_rows)

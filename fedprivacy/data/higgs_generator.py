@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fedprivacy.data.files import write_notice
 from fedprivacy.data.higgs_events import Partons, background, measured, signal
 from fedprivacy.data.higgs_kinematics import Array
 from fedprivacy.data.higgs_table import CSV_NAME, write_rows
@@ -41,7 +42,7 @@ SCALES = (
 
 
 def generate(folder: Path, size: str, seed: int) -> None:
-    """Write ``HIGGS.csv.gz`` into ``folder``: 12,000 rows (demo) or 110,000 (full).
+    """Write ``HIGGS.csv.gz`` (12,000 rows: demo; 110,000: full) and a notice into ``folder``.
 
     Raises:
         ConfigError: another size.
@@ -49,6 +50,7 @@ def generate(folder: Path, size: str, seed: int) -> None:
     if size not in SIZES:
         allowed = f"one of {', '.join(SIZES)}"
         raise ConfigError("dataset.size", size, allowed, "dataset.size=full")
+    write_notice(folder, "collider or its simulation: toy events written by fedprivacy.")
     write_rows(folder / CSV_NAME, [make_rows(SIZES[size], seed)])
 
 

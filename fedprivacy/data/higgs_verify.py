@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fedprivacy.data.files import mark_problems
 from fedprivacy.data.higgs_generator import SIGNAL_SHARE, SIZES, TAG_UNITS
 from fedprivacy.data.higgs_table import CSV_NAME, Rows, read_rows
 from fedprivacy.errors import DataError
@@ -27,7 +28,9 @@ def verify(root: Path, source: str) -> list[str]:
     first row. Synthetic: every size that is there. Writes nothing.
     """
     if source == "real":
-        return _verify_csv(root / "real" / NAME / CSV_NAME, REAL_ROWS, real=True)
+        csv = root / "real" / NAME / CSV_NAME
+        marked = mark_problems(csv.parent, deep=False)
+        return [*marked, *_verify_csv(csv, REAL_ROWS, real=True)]
     base = root / "synthetic" / NAME
     present = [size for size in SIZES if (base / size).is_dir()]
     if not present:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fedprivacy.config.schema import DatasetConf, IxiConf
 from fedprivacy.data.base import FederatedData, SiteData
-from fedprivacy.data.files import digest_tree, generated_once
+from fedprivacy.data.files import digest_tree, generated_once, refuse_synthetic
 from fedprivacy.data.ixi_files import NAME, SITES, Subject, complete_subjects, read_split_file
 from fedprivacy.data.ixi_generator import GENERATOR_VERSION, SIZES, generate
 from fedprivacy.data.ixi_verify import verify
@@ -161,7 +161,10 @@ def _folder(conf: IxiConf) -> Path:
 
 
 def _subjects(conf: IxiConf) -> list[Subject]:
-    return complete_subjects(_folder(conf))
+    folder = _folder(conf)
+    if conf.source == "real":
+        refuse_synthetic(folder)
+    return complete_subjects(folder)
 
 
 def _rows_of_sites(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from fedprivacy.data.files import NOTICE_NAME
 from fedprivacy.data.ixi_files import SITES
 from fedprivacy.data.ixi_phantom import STYLES, disk_affine, phantom
 from fedprivacy.errors import ConfigError
@@ -61,7 +62,7 @@ def generate_subjects(folder: Path, counts: Mapping[str, int], seed: int) -> Non
     """Write ``counts[site]`` phantoms of each site; ``generate`` with the numbers free."""
     tree = folder / TREE
     tree.mkdir(parents=True)
-    (folder / "SYNTHETIC.txt").write_text(README, encoding="utf-8")
+    (folder / NOTICE_NAME).write_text(README, encoding="utf-8")
     subjects = list(_subjects(counts, seed))
     with open(tree / "participants.csv", "w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from fedprivacy.data.files import mark_problems
 from fedprivacy.data.ixi_files import NAME, SITES, Subject, find_subjects
 from fedprivacy.data.ixi_generator import SIZES
 from fedprivacy.data.ixi_phantom import DISK_SHAPE
@@ -22,7 +23,8 @@ def verify(root: Path, source: str) -> list[str]:
     Synthetic: every size that is there.
     """
     if source == "real":
-        return _verify_folder(root / "real" / NAME, SIZES["full"])
+        folder = root / "real" / NAME
+        return [*mark_problems(folder), *_verify_folder(folder, SIZES["full"])]
     base = root / "synthetic" / NAME
     present = [size for size in SIZES if (base / size).is_dir()]
     if not present:

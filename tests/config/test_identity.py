@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fedprivacy.config.composition import compose_cell, hydra_ready
 from fedprivacy.config.identity import cell_id, schedule_name
 from fedprivacy.config.loading import to_cell_config
 from fedprivacy.config.schema import CellConfig
+from fedprivacy.data.files import NOTICE_NAME
+from fedprivacy.data.ixi_generator import generate_subjects
 
 
 def config_of(*overrides: str) -> CellConfig:
@@ -58,6 +62,19 @@ def test_what_bears_no_meaning(override: str) -> None:
 )
 def test_what_bears_meaning(override: str) -> None:
     assert cell_id(config_of(override)) != BASE
+
+
+def test_a_split_file_is_its_content_not_its_path(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    generate_subjects(root / "real" / "ixi_tiny", {"Guys": 1, "HH": 1, "IOP": 1}, seed=0)
+    (root / "real" / "ixi_tiny" / NOTICE_NAME).unlink()
+    words = ["dataset=ixi_tiny", "dataset.source=real", f"dataset.root={root}"]
+    ids = []
+    for name, text in (("a.csv", "one\n"), ("b.csv", "one\n"), ("c.csv", "other\n")):
+        (tmp_path / name).write_text(text)
+        ids.append(cell_id(config_of(*words, f"dataset.split_file={tmp_path / name}")))
+    assert ids[0] == ids[1] != ids[2]
+    assert ids[0] != cell_id(config_of(*words))
 
 
 def test_all_schedules_share_one_twin() -> None:

@@ -50,10 +50,8 @@ from fedprivacy.errors import ConfigError
     ids=lambda value: " ".join(value) if isinstance(value, list) else value,
 )
 def test_out_of_range(overrides: list[str], key: str) -> None:
-    with hydra_ready():
-        config = to_cell_config(compose_cell(overrides))
-    with pytest.raises(ConfigError) as caught:
-        validate(config)
+    with hydra_ready(), pytest.raises(ConfigError) as caught:
+        validate(to_cell_config(compose_cell(overrides)))
     assert caught.value.key == key
     assert caught.value.fix
 

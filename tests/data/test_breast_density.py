@@ -28,7 +28,7 @@ SMALL = breast_generator.Scale(side=32, train=10, test1=2, test2=4)
 def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BreastDensityConf:
     """A stand-in of 48 patients; changes of it share the folder."""
     monkeypatch.setitem(breast_generator.SIZES, "demo", SMALL)
-    return BreastDensityConf(root=str(tmp_path), size="demo", image_size=SIDE)
+    return BreastDensityConf(root=str(tmp_path), size="demo", image_size=SIDE, metric="kappa")
 
 
 def loaded(conf: BreastDensityConf) -> FederatedData:
@@ -195,7 +195,8 @@ def write_challenge(root: Path, split: bool = True) -> None:
 
 
 def real(root: Path, **changes: Any) -> BreastDensityConf:
-    return BreastDensityConf(root=str(root), source="real", image_size=SIDE, **changes)
+    values = {"image_size": SIDE, "metric": "kappa", **changes}
+    return BreastDensityConf(root=str(root), source="real", **values)
 
 
 def test_the_challenges_files_load(tmp_path: Path) -> None:

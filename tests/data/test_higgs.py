@@ -201,8 +201,9 @@ def test_shipped_configuration_composes_and_loads(synthetic_root: Path) -> None:
         settings = to_cell_config(compose_cell(overrides)).dataset
     assert isinstance(settings, HiggsConf)
     assert len(DATASET.load(settings).sites) == settings.n_sites
-    # The declared constant is that of size=full: 80 % of 110,000 rows over three sites.
-    assert settings.declared_records == pytest.approx(88_000 / 3, rel=0.05)
+    # 80 % of 12,000 and of 110,000 rows over three sites.
+    assert settings.declared_records == pytest.approx(9_600 / 3, rel=0.05)
+    assert settings.declared_by_size["full"] == pytest.approx(88_000 / 3, rel=0.05)
 
 
 def test_registry_knows_the_dataset() -> None:

@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from fedprivacy.data import higgs_generator
+from fedprivacy.data.files import NOTICE_NAME
 from fedprivacy.data.higgs_generator import SCALES, SIZES, TAG_UNITS, generate, make_rows
 from fedprivacy.errors import ConfigError
 
@@ -86,7 +87,8 @@ def test_rows_undo_to_gev(rows) -> None:
 def test_file_has_the_owners_format(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(SIZES, "demo", 40)
     generate(tmp_path, "demo", seed=3)
-    assert [path.name for path in tmp_path.iterdir()] == ["HIGGS.csv.gz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["HIGGS.csv.gz", NOTICE_NAME]
+    assert (tmp_path / NOTICE_NAME).read_text().startswith("SYNTHETIC DATA")
     lines = gzip.decompress((tmp_path / "HIGGS.csv.gz").read_bytes()).decode("ascii").splitlines()
     assert len(lines) == 40
     number = r"-?\d\.\d{18}e[+-]\d\d"

@@ -10,6 +10,7 @@ import torch
 
 from fedprivacy.config.schema import IxiConf
 from fedprivacy.data import ixi, ixi_generator
+from fedprivacy.data.files import NOTICE_NAME
 from fedprivacy.data.ixi import DATASET, verify
 from fedprivacy.data.ixi_generator import generate_subjects
 from fedprivacy.errors import ConfigError, DataError
@@ -276,7 +277,9 @@ def test_demo_size_is_sound_and_holds_out_a_fifth_of_each_site(tmp_path):
 
 
 def test_generated_subjects_are_read_like_real_ones(tmp_path):
-    generate_subjects(tmp_path / "real" / "ixi_tiny", {"Guys": 2, "HH": 2, "IOP": 2}, seed=1)
+    folder = tmp_path / "real" / "ixi_tiny"
+    generate_subjects(folder, {"Guys": 2, "HH": 2, "IOP": 2}, seed=1)
+    (folder / NOTICE_NAME).unlink()
     conf = replace(CONF, root=str(tmp_path))
     DATASET.prepare(conf)
     assert [len(s.train_x) + len(s.test_x) for s in DATASET.load(conf).sites] == [2, 2, 2]

@@ -125,6 +125,7 @@ def shipped() -> WisconsinConf:
     values = yaml.safe_load(CONF_FILE.read_text())
     assert values.pop("defaults") == ["base_wisconsin", "_self_"]
     training = replace(CONF.training, **values.pop("training"))
+    values["declared_records"] = values["declared_by_size"][values.get("size", CONF.size)]
     assert set(values) <= set(asdict(CONF))
     return replace(CONF, **values, training=training)
 
