@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedprivacy.errors import DataError
-from fedprivacy.report.report import write_report
+from fedprivacy.report.report import Report, write_report
+from fedprivacy.report.rows import COLLAPSE_FRACTION
 from fedprivacy.result import RESULT_FILE
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
@@ -27,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
         print("\n".join(f"error: {text}" for text in complaints), file=sys.stderr)
         return BAD_INPUT
     try:
-        report = write_report(folders, args.out)
+        report = write_report(folders, args.out, args.collapse_fraction)
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -35,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     print()
     for path in report.paths:
         print(f"wrote {path}")
-    return OK if args.track is None else _upload(folders, args.track, args.experiment)
+    return OK if args.track is None else _upload(report, folders, args.track, args.experiment)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,6 +58,14 @@ def _parser() -> argparse.ArgumentParser:
         help="where to write (default: the folder report in the first SWEEP_DIR)",
     )
     parser.add_argument(
+        "--collapse-fraction",
+        type=_share,
+        default=COLLAPSE_FRACTION,
+        metavar="X",
+        help="a cell has collapsed against its non-private twin if score <= chance + X * (twin - "
+        "chance); X from 0 to 1 (default: %(default)s)",
+    )
+    parser.add_argument(
         "--track",
         metavar="URI",
         help="also upload the cells that this MLflow store misses, e.g. sqlite:///mlflow.db",
@@ -67,6 +76,16 @@ def _parser() -> argparse.ArgumentParser:
         help="MLflow experiment for --track (default: the name of each SWEEP_DIR)",
     )
     return parser
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1, for example 0.2")
+    return value
 
 
 def _complaint(folder: Path) -> str:
@@ -83,8 +102,10 @@ def _complaint(folder: Path) -> str:
     )
 
 
-def _upload(folders: Sequence[Path], uri: str, experiment: str | None) -> int:
+def _upload(report: Report, folders: Sequence[Path], uri: str, experiment: str | None) -> int:
+    """Upload missing cells; the report itself too, if it is about a single sweep."""
     from fedprivacy.tracking.links import sweep_links
+    from fedprivacy.tracking.summary import record_summary
     from fedprivacy.tracking.sync import sync
 
     missing = 0
@@ -97,5 +118,7 @@ def _upload(folders: Sequence[Path], uri: str, experiment: str | None) -> int:
             f"{len(done.present)} were there, {len(done.missing)} are missing"
         )
         if not done.missing:
+            if len(folders) == 1:
+                record_summary(report.paths, uri=uri, experiment=experiment or name, sweep_id=name)
             print(sweep_links(uri, experiment or name, name))
     return FAILED if missing else OK

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fedprivacy.report.canvas import new_figure
 from fedprivacy.report.footer import Footer
 from fedprivacy.report.palette import CHANCE, HAIRLINE, INK, algorithm_look, reference_look
-from fedprivacy.report.rows import Row
+from fedprivacy.report.rows import AGAINST_TWIN, COLLAPSE_FRACTION, Row
 from fedprivacy.report.words import (
     INFINITE,
     about_epsilon,
@@ -29,6 +29,7 @@ _LINE = 0.2
 _PLOT = 1.75
 _TOP, _BETWEEN = 0.42, 0.42
 _SIZE = 7.8
+_AGAINST_TWIN = "collapsed†"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Widths:
         return self.algorithm + self.schedule + self.plot + self.words + 0.25
 
 
-def overview_figure(rows: Sequence[Row]) -> Figure:
+def overview_figure(rows: Sequence[Row], collapse_fraction: float = COLLAPSE_FRACTION) -> Figure:
     """A panel for each dataset, a line for each row; call it inside ``canvas.style``.
 
     The marker is the algorithm, filled where an epsilon is proved and hollow where none is. The
@@ -55,6 +56,7 @@ def overview_figure(rows: Sequence[Row]) -> Figure:
 
     Args:
         rows: ordered as ``make_rows`` does; at least one.
+        collapse_fraction: what ``make_rows`` got, to be told where a cell collapsed by it.
     """
     panels = [list(group) for _, group in groupby(rows, key=lambda row: row.dataset)]
     keys = varying([row.privacy for row in rows if row.protected and row.privacy])
@@ -66,6 +68,11 @@ def overview_figure(rows: Sequence[Row]) -> Figure:
     ]
     width = across * widths.total
     about = about_epsilon([row.privacy for row in rows if row.protected and row.privacy])
+    if any(row.against_twin for row in rows):
+        about += (
+            f". † against its twin: above chance by no more than {collapse_fraction:g} of what "
+            "the same cell gains without protection"
+        )
     footer = Footer(_legend(), about, width)
     height = sum(heights) + len(heights) * (_TOP + _BETWEEN) + footer.height
     figure = new_figure(width, height)
@@ -103,7 +110,8 @@ def _words(row: Row, keys: Sequence[str]) -> str:
     label = epsilon_label(row.privacy, keys)
     if row.status == "ok":
         return label
-    return row.status if row.privacy is None else f"{label}, {row.status}"
+    status = row.status.replace(AGAINST_TWIN, _AGAINST_TWIN)
+    return status if row.privacy is None else f"{label}, {status}"
 
 
 def _draw_panel(

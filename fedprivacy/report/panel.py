@@ -180,7 +180,7 @@ def _tell_status(axes: Axes, row: Row) -> None:
     if row.status == "ok":
         return
     where = row.first.round
-    words = [row.status if where is None else f"{row.status} in round {where}"]
+    words = textwrap.wrap(row.status if where is None else f"{row.status} in round {where}", 34)
     if "failed" in row.status:
         reasons = [cell.reason for cell in row.cells if cell.status == "failed"]
         words += textwrap.wrap(reasons[0].splitlines()[0] if reasons[0] else "", 34)[:3]

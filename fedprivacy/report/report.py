@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedprivacy.report.canvas import save, style
 from fedprivacy.report.files import write_text
-from fedprivacy.report.rows import Row, make_rows
+from fedprivacy.report.rows import COLLAPSE_FRACTION, Row, make_rows
 from fedprivacy.report.table import cell_csv, cell_table
 from fedprivacy.result import RESULT_FILE, CellResult, read_results
 
@@ -24,11 +24,13 @@ class Material:
         results: all cells that have a result.
         rows: the same, seeds together.
         unfinished: cells that were started and have no result.
+        collapse_fraction: what a collapse against the twin is.
     """
 
     results: tuple[CellResult, ...]
     rows: tuple[Row, ...]
     unfinished: int
+    collapse_fraction: float
 
 
 @dataclass(frozen=True)
@@ -48,18 +50,26 @@ class Report:
     results: tuple[CellResult, ...]
 
 
-def write_report(folders: Sequence[Path], out: Path | None = None) -> Report:
+def write_report(
+    folders: Sequence[Path],
+    out: Path | None = None,
+    collapse_fraction: float = COLLAPSE_FRACTION,
+) -> Report:
     """Report on sweeps, finished or not; each file is replaced whole.
 
     Args:
         folders: sweep folders, each holding one folder per cell.
         out: where to write; None: the folder ``report`` in the first sweep folder.
+        collapse_fraction: ``collapse.fraction`` of the sweep, which results do not hold since
+            it changes none of them: a cell is collapsed against its twin if score <= chance +
+            fraction * (twin - chance).
 
     Raises:
         DataError: a file is there but is not a result.
     """
     results = tuple(read_results(*folders))
-    material = Material(results, tuple(make_rows(results)), count_unfinished(folders))
+    rows = tuple(make_rows(results, collapse_fraction))
+    material = Material(results, rows, count_unfinished(folders), collapse_fraction)
     folder = out if out is not None else folders[0] / REPORT_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     paths = [path for write in PARTS for path in write(material, folder)]
@@ -74,7 +84,7 @@ def count_unfinished(folders: Sequence[Path]) -> int:
 
 def table_text(material: Material) -> str:
     """The table, with a line on what is still missing."""
-    text = cell_table(material.results)
+    text = cell_table(material.results, material.collapse_fraction)
     if material.unfinished:
         text += f"\n\n{material.unfinished} cells have no result yet"
     return text
@@ -85,7 +95,8 @@ def _table(material: Material, folder: Path) -> list[Path]:
 
 
 def _csv(material: Material, folder: Path) -> list[Path]:
-    return [write_text(folder / "results.csv", cell_csv(material.results))]
+    text = cell_csv(material.results, material.collapse_fraction)
+    return [write_text(folder / "results.csv", text)]
 
 
 def _curves(material: Material, folder: Path) -> list[Path]:
@@ -106,7 +117,7 @@ def _overview(material: Material, folder: Path) -> list[Path]:
     if not material.rows:
         return []
     with style():
-        return save(overview_figure(material.rows), folder / "overview")
+        return save(overview_figure(material.rows, material.collapse_fraction), folder / "overview")
 
 
 PARTS: tuple[Callable[[Material, Path], list[Path]], ...] = (_table, _csv, _curves, _overview)

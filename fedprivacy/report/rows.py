@@ -14,6 +14,9 @@ from typing import Any
 from fedprivacy.report.words import ALGORITHMS, FEDERATIONS, SCHEDULES, rank
 from fedprivacy.result import CellResult
 
+COLLAPSE_FRACTION = 0.2
+"""Default of ``collapse.fraction``."""
+AGAINST_TWIN = "collapsed against its twin"
 _MUST_AGREE = ("dataset.", "model.")
 _MAY_DIFFER = ("algorithm.", "schedule.", "privacy.", "seed")
 
@@ -45,6 +48,7 @@ class Row:
             ``percentile=50``; empty where nothing does.
         schedule_variant: the same of the schedule, for example ``decay=0.9``.
         twin_differs: keys of the federation in which a twin differs from its cell.
+        against_twin: cells that ended ok and yet collapsed relative to their twin, by ``cell_id``.
     """
 
     cells: tuple[CellResult, ...]
@@ -52,6 +56,7 @@ class Row:
     variant: str = ""
     schedule_variant: str = ""
     twin_differs: tuple[str, ...] = ()
+    against_twin: frozenset[str] = frozenset()
 
     @property
     def first(self) -> CellResult:
@@ -100,17 +105,27 @@ class Row:
 
     @cached_property
     def status(self) -> str:
-        """``ok``, or how many cells ended in which way: ``2 ok, 1 failed``."""
+        """``ok``, or how many cells ended in which way: ``2 ok, 1 failed``.
+
+        A cell's own collapse is told before the one against its twin.
+        """
         counts: dict[str, int] = defaultdict(int)
         for cell in self.cells:
-            counts[cell.status] += 1
+            counts[AGAINST_TWIN if cell.cell_id in self.against_twin else cell.status] += 1
         if len(counts) == 1:
-            return self.first.status
+            return next(iter(counts))
         return ", ".join(f"{count} {status}" for status, count in counts.items())
 
 
-def make_rows(results: Iterable[CellResult]) -> list[Row]:
-    """Rows of a report, ordered by dataset, algorithm, federation, schedule, variant."""
+def make_rows(
+    results: Iterable[CellResult], collapse_fraction: float = COLLAPSE_FRACTION
+) -> list[Row]:
+    """Rows of a report, ordered by dataset, algorithm, federation, schedule, variant.
+
+    Args:
+        results: cells.
+        collapse_fraction: ``collapse.fraction``; see ``collapsed_against``.
+    """
     cells = list(results)
     groups: dict[str, list[CellResult]] = defaultdict(list)
     for cell in cells:
@@ -130,6 +145,11 @@ def make_rows(results: Iterable[CellResult]) -> list[Row]:
                 variant=by_algorithm[group[0].cell_id],
                 schedule_variant=by_schedule[group[0].cell_id],
                 twin_differs=tuple(sorted(keys)),
+                against_twin=frozenset(
+                    cell.cell_id
+                    for cell, twin in found
+                    if cell.status == "ok" and collapsed_against(cell, twin, collapse_fraction)
+                ),
             )
         )
     return sorted(rows, key=_order)
@@ -152,6 +172,22 @@ def find_twin(cell: CellResult, results: Iterable[CellResult]) -> CellResult | N
         and not any(key.startswith(_MUST_AGREE) for key in _config_differences(cell, other))
     ]
     return min(fitting, key=lambda o: len(_federation_differences(cell, o)), default=None)
+
+
+def collapsed_against(
+    cell: CellResult, twin: CellResult | None, fraction: float = COLLAPSE_FRACTION
+) -> bool | None:
+    """Whether a cell lost nearly all that its twin learned.
+
+    That is: score <= chance + fraction * (twin - chance). None where there is nothing to
+    compare: no twin, no score, or a twin that is itself not above chance.
+    """
+    if twin is None or cell.score is None or twin.score is None:
+        return None
+    score, reached, chance = cell.score.value, twin.score.value, cell.score.chance
+    if score is None or reached is None or chance is None or reached <= chance:
+        return None
+    return score <= chance + fraction * (reached - chance)
 
 
 def estimate(cells: Sequence[CellResult]) -> Estimate | None:

@@ -8,7 +8,15 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from fedprivacy.report.rows import Estimate, Row, find_twin, make_rows
+from fedprivacy.report.rows import (
+    AGAINST_TWIN,
+    COLLAPSE_FRACTION,
+    Estimate,
+    Row,
+    collapsed_against,
+    find_twin,
+    make_rows,
+)
 from fedprivacy.report.words import (
     INFINITE,
     MISSING,
@@ -25,19 +33,24 @@ Column = tuple[str, Callable[[Row], str]]
 SEEDED = "seeded (a simulation, no certificate)"
 
 
-def cell_table(results: Iterable[CellResult]) -> str:
+def cell_table(results: Iterable[CellResult], collapse_fraction: float = COLLAPSE_FRACTION) -> str:
     """One line for all cells that differ in their seed only, then what failed and why.
 
     What epsilons are about (unit, neighbouring relation, view, delta, randomness) has a column
     wherever it differs between lines, and is said once below the table where it does not.
+
+    Args:
+        results: cells.
+        collapse_fraction: ``collapse.fraction``, for collapses against the twin.
     """
-    rows = make_rows(results)
+    rows = make_rows(results, collapse_fraction)
     if not rows:
         return "no cell has a result yet"
     about = [(name, text) for name, text in _ABOUT if len(_distinct(rows, text)) > 1]
     columns = [*_BEFORE, *about, *_AFTER]
     lines = _layout(columns, rows)
-    notes = [*_notes(rows, {name for name, _ in about}), *_failures(rows)]
+    shown = {name for name, _ in about}
+    notes = [*_notes(rows, shown, collapse_fraction), *_failures(rows)]
     return "\n".join([*lines, "", *notes])
 
 
@@ -136,7 +149,7 @@ def _aligned(words: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(padded).rstrip()
 
 
-def _notes(rows: Sequence[Row], shown: set[str]) -> list[str]:
+def _notes(rows: Sequence[Row], shown: set[str], fraction: float) -> list[str]:
     said = []
     for name, text in _ABOUT:
         found = _distinct(rows, text)
@@ -150,6 +163,11 @@ def _notes(rows: Sequence[Row], shown: set[str]) -> list[str]:
         "n > 1). non-private: the same cell with algorithm=none. collapsed: not above chance by "
         "one standard error, or training became non-finite.",
     ]
+    if any(row.against_twin for row in rows):
+        notes.append(
+            f"{AGAINST_TWIN}: above chance, but by no more than {fraction:g} of what the "
+            "non-private cell gained over chance."
+        )
     if "randomness" in shown:
         notes.append(f"randomness seeded: {SEEDED.partition('(')[2].rstrip(')')}.")
     if any(row.first.synthetic for row in rows):
@@ -183,17 +201,21 @@ def _ends(traceback: str) -> list[str]:
 # ---------------------------------------------------------------------------- CSV
 
 
-def cell_csv(results: Iterable[CellResult]) -> str:
+def cell_csv(results: Iterable[CellResult], collapse_fraction: float = COLLAPSE_FRACTION) -> str:
     """One line for every cell, ordered as the table; unknown numbers are empty fields.
 
     An infinite epsilon is the word ``infinite``: a program that expects a number fails rather
-    than reading a wrong one.
+    than reading a wrong one. ``collapsed_against_twin`` is empty where there is nothing to compare.
+
+    Args:
+        results: cells.
+        collapse_fraction: ``collapse.fraction``, for collapses against the twin.
     """
     cells = [cell for row in make_rows(results) for cell in row.cells]
     buffer = io.StringIO()
     writer: csv.DictWriter[str] | None = None
     for cell in cells:
-        record = _csv_record(cell, find_twin(cell, cells))
+        record = _csv_record(cell, find_twin(cell, cells), collapse_fraction)
         if writer is None:
             writer = csv.DictWriter(buffer, list(record), lineterminator="\n")
             writer.writeheader()
@@ -201,8 +223,9 @@ def cell_csv(results: Iterable[CellResult]) -> str:
     return buffer.getvalue()
 
 
-def _csv_record(cell: CellResult, twin: CellResult | None) -> dict[str, Any]:
+def _csv_record(cell: CellResult, twin: CellResult | None, fraction: float) -> dict[str, Any]:
     score, privacy = cell.score, cell.privacy or {}
+    against = collapsed_against(cell, twin, fraction)
     known = bool(privacy)
     return {
         "cell_id": cell.cell_id,
@@ -214,6 +237,7 @@ def _csv_record(cell: CellResult, twin: CellResult | None) -> dict[str, Any]:
         "model": cell.model,
         "seed": cell.seed,
         "status": cell.status,
+        "collapsed_against_twin": "" if against is None else str(against).lower(),
         "reason": cell.reason,
         "metric": score.name if score else "",
         "score": _number(score.value if score else None),

@@ -7,6 +7,7 @@ import pytest
 
 from fedprivacy.report import command, report
 from fedprivacy.report.command import main
+from fedprivacy.tracking import connection
 
 
 @pytest.fixture
@@ -78,6 +79,26 @@ def test_a_store_that_fails_is_told_by_the_exit_status(
     assert "0 cells uploaded, 0 were there, 2 are missing" in capsys.readouterr().out
 
 
+def test_the_collapse_fraction_reaches_the_table_and_the_csv(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(sweep)]) == 0
+    assert "collapsed against its twin" not in capsys.readouterr().out
+    assert main([str(sweep), "--collapse-fraction", "0.9"]) == 0
+    assert "collapsed against its twin" in capsys.readouterr().out
+    assert ",ok,true," in (sweep / "report" / "results.csv").read_text()
+
+
+@pytest.mark.parametrize("value", ["1.5", "-0.1", "nan", "much"])
+def test_a_collapse_fraction_that_is_no_share_is_refused(
+    value: str, sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([str(sweep), f"--collapse-fraction={value}"])
+    assert stop.value.code == 2
+    assert "from 0 to 1" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_cells_are_uploaded_to_the_store(
     sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -89,3 +110,9 @@ def test_cells_are_uploaded_to_the_store(
     out = capsys.readouterr().out
     assert "0 cells uploaded, 2 were there" in out
     assert "#/compare-runs?" in out
+    with connection.quiet():
+        store = connection.client(uri)
+        found = store.get_experiment_by_name("demo")
+        kinds = [r.data.tags.get("kind") for r in store.search_runs([found.experiment_id])]
+    assert kinds.count("sweep") == 1
+    assert len(kinds) == 3

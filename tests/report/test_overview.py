@@ -66,7 +66,10 @@ def test_what_was_proved_stands_beside(figure: Any) -> None:
     assert words.count("ε = 8.18, record") == 1
     assert words.count("ε infinite, collapsed") == 1
     assert words.count("failed") == 1
-    assert words.count("ε infinite") == 6
+    assert words.count("ε infinite, collapsed†") == 1
+    assert words.count("ε infinite") == 5
+    (small,) = [text.get_text() for text in figure.texts]
+    assert "† against its twin: above chance by no more than 0.2 of" in " ".join(small.split())
 
 
 def test_nothing_collides_at_the_width_of_a_readme(figure: Any) -> None:

@@ -7,7 +7,13 @@ from types import ModuleType
 
 import pytest
 
-from fedprivacy.report.rows import estimate, find_twin, make_rows
+from fedprivacy.report.rows import (
+    AGAINST_TWIN,
+    collapsed_against,
+    estimate,
+    find_twin,
+    make_rows,
+)
 
 
 def test_seeds_share_a_row_and_nothing_else_does(factory: ModuleType) -> None:
@@ -123,3 +129,41 @@ def test_mixed_ends_are_counted(factory: ModuleType) -> None:
     (row,) = make_rows([factory.failed_result()])
     assert row.status == "failed"
     assert row.privacy is None
+
+
+@pytest.mark.parametrize(
+    ("score", "fraction", "collapsed"),
+    [(0.58, 0.2, True), (0.5801, 0.2, False), (0.58, 0.1, False), (0.9, 1.0, True), (0.5, 0, True)],
+)
+def test_a_collapse_against_the_twin_is_a_share_of_its_gain(
+    factory: ModuleType, score: float, fraction: float, collapsed: bool
+) -> None:
+    cell, twin = factory.make_result("svt"), factory.make_result("none")
+    cell = replace(cell, score=replace(cell.score, value=score))
+    twin = replace(twin, score=replace(twin.score, value=0.9))
+    assert collapsed_against(cell, twin, fraction) is collapsed
+    (row,) = [row for row in make_rows([cell, twin], fraction) if row.protected]
+    assert row.status == (AGAINST_TWIN if collapsed else "ok")
+
+
+def test_nothing_collapses_against_a_twin_that_is_missing_or_learned_nothing(
+    factory: ModuleType,
+) -> None:
+    cell, twin = factory.make_result("svt", reached=0.01), factory.make_result("none")
+    flat = replace(twin, score=replace(twin.score, value=0.5))
+    unknown = replace(twin, score=replace(twin.score, value=None))
+    assert collapsed_against(cell, twin) is True
+    for other in (None, flat, unknown, factory.failed_result(algorithm="none")):
+        assert collapsed_against(cell, other) is None
+    assert collapsed_against(factory.failed_result(), twin) is None
+    assert [row.status for row in make_rows([cell, flat])] == ["ok", "ok"]
+
+
+def test_a_collapse_of_its_own_is_not_renamed(factory: ModuleType) -> None:
+    own = factory.make_result("svt", reached=0.001, status="collapsed")
+    low = factory.make_result("svt", reached=0.05, seed=1)
+    fine = factory.make_result("svt", reached=0.8, seed=2)
+    twins = [factory.make_result("none", seed=seed) for seed in range(3)]
+    (row,) = [row for row in make_rows([own, low, fine, *twins]) if row.protected]
+    assert row.status == f"1 collapsed, 1 {AGAINST_TWIN}, 1 ok"
+    assert row.against_twin == {low.cell_id}

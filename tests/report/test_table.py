@@ -140,3 +140,31 @@ def test_the_csv_has_every_cell_and_words_for_the_infinite(factory: ModuleType) 
     failed = next(row for row in rows if row["status"] == "failed")
     assert (failed["score"], failed["epsilon"], failed["direction"]) == ("", "", "")
     assert all("nan" not in v.lower() and v.lower() != "inf" for r in rows for v in r.values())
+
+
+def test_a_collapse_against_the_twin_is_told(factory: ModuleType) -> None:
+    cell, twin = factory.make_result("svt", reached=0.1), factory.make_result("none", reached=0.8)
+    text = cell_table([cell, twin])
+    assert lines_of(text)["svt", "every_round", "higgs (synthetic)"]["status"] == (
+        "collapsed against its twin"
+    )
+    assert "by no more than 0.2 of what the non-private cell gained" in " ".join(text.split())
+    text = cell_table([cell, twin], collapse_fraction=0.05)
+    assert lines_of(text)["svt", "every_round", "higgs (synthetic)"]["status"] == "ok"
+    assert "against its twin" not in text
+
+
+def test_the_csv_has_a_column_for_collapses_against_the_twin(factory: ModuleType) -> None:
+    own = factory.make_result("svt", reached=0.001, status="collapsed")
+    low = factory.make_result("svt", "every_nth", reached=0.1)
+    fine, twin = factory.make_result(), factory.make_result("none")
+    results = [own, low, fine, twin]
+    for fraction, told in ((0.2, "true"), (0.01, "false")):
+        rows = csv.DictReader(io.StringIO(cell_csv(results, fraction)))
+        found = {row["cell_id"]: (row["status"], row["collapsed_against_twin"]) for row in rows}
+        assert found == {
+            own.cell_id: ("collapsed", told),
+            low.cell_id: ("ok", told),
+            fine.cell_id: ("ok", "false"),
+            twin.cell_id: ("ok", ""),
+        }
