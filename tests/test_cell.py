@@ -84,7 +84,7 @@ def test_the_first_round_alone_proves_nothing_of_the_whole(tiny: Tiny, tmp_path:
     privacy = result["privacy"]
     assert (privacy["infinite"], privacy["epsilon"]) == (True, None)
     assert "rounds 2-12" in privacy["reason"]
-    assert "releases that nothing protects" in privacy["reason"]
+    assert "the schedule leaves this round unprotected" in privacy["reason"]
     assert privacy["epsilon_protected"] == pytest.approx(2.220, abs=5e-4)
     assert privacy["epsilon_protected_infinite"] is False
     assert (privacy["protected_rounds"], privacy["rounds"]) == (1, 12)

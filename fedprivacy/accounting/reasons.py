@@ -28,7 +28,7 @@ def complete_groups(ledger: Ledger) -> Iterable[tuple[Event, ...]]:
 
 def why_infinite(ledger: Ledger, delta: float) -> str:
     """Why a chain of events has no finite epsilon."""
-    if not len(ledger.protected()):
+    if not any(event.protected or event.reason for event in ledger):
         return "no protection"
     causes: dict[str, list[Event]] = {}
     for event in exposed(ledger):
@@ -36,7 +36,7 @@ def why_infinite(ledger: Ledger, delta: float) -> str:
             because = event.reason or "it adds no noise"
             cause = f"{event.mechanism} proves nothing: {because}"
         else:
-            cause = "their records were used in releases that nothing protects"
+            cause = event.reason or "their records were used in releases that nothing protects"
         causes.setdefault(cause, []).append(event)
     if not causes:
         return f"the losses leave more than delta={delta:g} beyond every finite epsilon"

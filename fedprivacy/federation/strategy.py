@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -217,4 +218,4 @@ def _noise_of_mean(shares: Sequence[float], norms: Sequence[float | None]) -> fl
     known = [norm for norm in norms if norm is not None]
     if len(known) < len(norms):
         return None
-    return sum((s * norm) ** 2 for s, norm in zip(shares, known, strict=True)) ** 0.5
+    return math.hypot(*(share * norm for share, norm in zip(shares, known, strict=True)))
