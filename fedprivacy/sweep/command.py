@@ -132,15 +132,15 @@ def _run_sweep(plan: Plan) -> int:
     if record.enabled:
         _initialise(record)
     outcome = run_plan(plan, record)
-    report = write_report([plan.folder])
+    report = write_report([plan.folder], collapse_fraction=plan.settings.collapse.fraction)
     # The folder may hold cells of other sweeps of the same name; what was asked for is shown.
-    print(cell_table(outcome.results))
+    print(cell_table(outcome.results, collapse_fraction=plan.settings.collapse.fraction))
     if outcome.skipped:
         print(f"{outcome.skipped} of {len(plan.cells)} cells were finished before")
     for path in report.paths:
         print(f"wrote {path}")
     if record.enabled:
-        print(_links(plan, record))
+        print(_links(plan, record, report.paths))
     return FAILED if outcome.failed or outcome.missing else OK
 
 
@@ -155,13 +155,15 @@ def _initialise(record: Recorder) -> None:
         print(f"warning: {error}; results stay safe in their folders", file=sys.stderr)
 
 
-def _links(plan: Plan, record: Recorder) -> str:
-    """Upload what the store missed while it was down, then say where to look."""
+def _links(plan: Plan, record: Recorder, report: Sequence[Path]) -> str:
+    """Upload the report, and what the store missed while it was down; say where to look."""
     from fedprivacy.tracking.links import sweep_links
+    from fedprivacy.tracking.summary import record_summary
     from fedprivacy.tracking.sync import sync
 
     if record.missed:
         sync([plan.folder], uri=record.uri, experiment=record.experiment, sweep_id=plan.name)
+    record_summary(report, uri=record.uri, experiment=record.experiment, sweep_id=plan.name)
     return sweep_links(record.uri, record.experiment, plan.name)
 
 
