@@ -154,6 +154,9 @@ def _checked(conf: DatasetConf) -> BreastDensityConf:
         if (value := getattr(conf, key)) not in allowed:
             words = f"one of {', '.join(allowed)}"
             raise ConfigError(f"dataset.{key}", value, words, f"dataset.{key}={allowed[0]}")
+    if conf.source == "real" and conf.size != "full":
+        words = "full where dataset.source=real: the owner's files come in one size"
+        raise ConfigError("dataset.size", conf.size, words, "dataset.size=full")
     if conf.image_size < SMALLEST_IMAGE:
         allowed_size = f"at least {SMALLEST_IMAGE} pixels"
         fix = "dataset.image_size=64"

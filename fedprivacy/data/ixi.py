@@ -130,6 +130,12 @@ def _checked(conf: DatasetConf) -> IxiConf:
     rules = (
         ("source", conf.source, conf.source in ("synthetic", "real"), "synthetic or real"),
         ("size", conf.size, conf.size in SIZES, f"one of {', '.join(SIZES)}"),
+        (
+            "size",
+            conf.size,
+            conf.source != "real" or conf.size == "full",
+            "full where dataset.source=real: the owner's files come in one size",
+        ),
         ("shape", list(conf.shape), shape_ok, f"three sides of at least {SMALLEST_SIDE} voxels"),
         (
             "label_resize",

@@ -360,3 +360,8 @@ def test_verify_names_what_is_wrong(conf: BreastDensityConf) -> None:
         assert sum(words in problem for problem in problems) == 1, problems
     (folder / "dataset_site-2.json").write_text('{"train": [{"patient_id": "P", "image": "x"}]}')
     assert any("an entry has no 'label'" in problem for problem in verify(root, "synthetic"))
+
+
+def test_the_metric_is_the_one_asked_for(conf: BreastDensityConf) -> None:
+    assert loaded(conf).metric == "kappa"
+    assert loaded(replace(conf, metric="accuracy")).metric == "accuracy"

@@ -12,6 +12,7 @@ from fedprivacy.config.loading import to_cell_config
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.config.serialization import dumps, loads
 from fedprivacy.data.cache import dataset_key
+from fedprivacy.data.registry import get_dataset
 from fedprivacy.errors import ConfigError
 from fedprivacy.mechanisms.dpsgd import DpSgd
 from fedprivacy.mechanisms.registry import build_mechanism
@@ -73,3 +74,11 @@ def test_the_table_bears_no_meaning_of_its_own(tmp_path: Path) -> None:
 def test_it_survives_the_way_to_the_sites_and_back() -> None:
     config = config_of("dataset=higgs", "dataset.size=demo")
     assert loads(dumps(config)) == config
+
+
+@pytest.mark.parametrize("dataset", ["ixi_tiny", "breast_density"])
+def test_real_files_of_one_size_have_no_demo_constant(dataset: str, tmp_path: Path) -> None:
+    words = [f"dataset={dataset}", "dataset.source=real", "dataset.size=demo"]
+    conf = config_of(*words, f"dataset.root={tmp_path}").dataset
+    with pytest.raises(ConfigError, match=r"dataset\.size='demo'.*full where.*one size"):
+        get_dataset(dataset).prepare(conf)
