@@ -11,20 +11,23 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fedprivacy import __version__
 from fedprivacy.accounting.delta import resolve_delta
+from fedprivacy.accounting.events import Event
 from fedprivacy.accounting.ledger import Ledger
 from fedprivacy.accounting.statement import PrivacyStatement, privacy_statement
 from fedprivacy.assumptions import assumptions
 from fedprivacy.config.identity import cell_id, meaning, schedule_name
 from fedprivacy.config.schema import CellConfig
-from fedprivacy.data.base import records_per_patient
+from fedprivacy.data.base import FederatedData, records_per_patient
 from fedprivacy.data.cache import load_data
 from fedprivacy.device import resolve_device
 from fedprivacy.errors import ClientFailure, ConfigError
-from fedprivacy.federation.arrangement import arrange
+from fedprivacy.federation.arrangement import Node, arrange
 from fedprivacy.federation.run import FederationOutcome, run_federation
+from fedprivacy.federation.scoring import chance
 from fedprivacy.federation.strategy import RoundOutcome
 from fedprivacy.result import (
     LEDGER_FILE,
@@ -54,8 +57,9 @@ def run_cell(
 ) -> CellResult:
     """Run one cell and leave ``ledger.jsonl`` and, last, ``result.json`` in its folder.
 
-    A site that fails makes the cell ``failed`` with the site's traceback; non-finite training
-    makes it ``collapsed``. Only an interruption leaves no result.
+    A site that fails makes the cell ``failed`` with the site's traceback, and with ledger and
+    privacy statement of what had been released by then; non-finite training makes it
+    ``collapsed``. Only an interruption leaves no result.
 
     Args:
         config: a validated configuration.
@@ -64,15 +68,24 @@ def run_cell(
         overrides: what was typed to get this cell, for the record.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # A result of an earlier, failed run must not outlive an interruption of this one.
-    (folder / RESULT_FILE).unlink(missing_ok=True)
+    # What an earlier, failed run left must not outlive an interruption of this one.
+    for name in (RESULT_FILE, LEDGER_FILE):
+        (folder / name).unlink(missing_ok=True)
     watch = Stopwatch()
     base = _identity(config, overrides)
+    heard: list[RoundOutcome] = []
+
+    def hear(outcome: RoundOutcome) -> None:
+        heard.append(outcome)
+        if listener is not None:
+            listener(outcome)
+
     try:
-        result = _run(config, folder, base, watch, listener)
+        result = _run(config, folder, base, watch, hear)
     except Exception as error:
         log.error("cell %s failed: %s", base.cell_id, error)
         result = _with(base, status="failed", reason=_first_line(error), error=_describe(error))
+        result = _with(result, privacy=_privacy_of_failure(config, folder, error, heard))
     result = _with(result, timing_s=watch.seconds())
     write_result(folder, result)
     return result
@@ -91,32 +104,24 @@ def _run(
     folder: Path,
     base: CellResult,
     watch: Stopwatch,
-    listener: Listener | None,
+    listener: Listener,
 ) -> CellResult:
     with watch.measure("setup"):
         data = load_data(config.dataset)
         nodes = arrange(data, config.federation.name)
         sites = {n.name: {"train": len(n.train.train_x)} for n in nodes}
         tests = {s.name: len(s.test_x) for s in data.sites}
-        delta = resolve_delta(config.privacy.delta, max(len(node.train.train_x) for node in nodes))
+        # A delta that cannot be stated must end the cell before anything is released.
+        _delta(config, nodes)
     with watch.measure("train"):
         outcome = run_federation(config, listener)
     watch.move(outcome.evaluate_s, "train", "evaluate")
     with watch.measure("account"):
         ledger = Ledger(outcome.events)
         ledger.write(folder / LEDGER_FILE)
-        statement = privacy_statement(
-            ledger,
-            rounds=len(outcome.history),
-            delta=delta,
-            view=config.privacy.view,  # type: ignore[arg-type]
-            unit=None if config.privacy.unit == "auto" else config.privacy.unit,  # type: ignore[arg-type]
-            randomness=config.privacy.randomness,  # type: ignore[arg-type]
-            assumptions=assumptions(config, data),
-            records_per_patient=records_per_patient(data),
-        )
+        statement = _state(config, ledger, len(outcome.history))
     rounds = _rounds(config, outcome, statement)
-    score = _score(data.metric, outcome)
+    score = _score(data, outcome)
     status, reason = _status(outcome, score)
     return _with(
         base,
@@ -132,6 +137,46 @@ def _run(
     )
 
 
+def _delta(config: CellConfig, nodes: Sequence[Node]) -> float:
+    return resolve_delta(config.privacy.delta, max(len(node.train.train_x) for node in nodes))
+
+
+def _state(config: CellConfig, ledger: Ledger, rounds: int) -> PrivacyStatement:
+    """What the ledger of a cell proves after a number of finished rounds."""
+    data = load_data(config.dataset)
+    return privacy_statement(
+        ledger,
+        rounds=rounds,
+        delta=_delta(config, arrange(data, config.federation.name)),
+        view=config.privacy.view,  # type: ignore[arg-type]
+        unit=None if config.privacy.unit == "auto" else config.privacy.unit,  # type: ignore[arg-type]
+        randomness=config.privacy.randomness,  # type: ignore[arg-type]
+        assumptions=assumptions(config, data),
+        records_per_patient=records_per_patient(data),
+    )
+
+
+def _privacy_of_failure(
+    config: CellConfig, folder: Path, error: Exception, heard: Sequence[RoundOutcome]
+) -> dict[str, Any] | None:
+    """Write the ledger of a failed cell and state what it proves; None if nothing was released.
+
+    An error that does not say what was released is preceded by the rounds that were heard of.
+    """
+    released = list(error.released) if isinstance(error, ClientFailure) else []
+    released = released or [event for outcome in heard for event in outcome.events]
+    if not released:
+        return None
+    ledger = Ledger(tuple(Event.from_json(event) for event in released))
+    ledger.write(folder / LEDGER_FILE)
+    try:
+        return _state(config, ledger, len(heard)).to_json()
+    except Exception:
+        # The statement itself may be what failed; the ledger stays, the first error is told.
+        log.exception("the releases of a failed cell have no privacy statement")
+        return None
+
+
 def verdict(statement: PrivacyStatement) -> Verdict:
     """What may be said of a cell whose claim no audit has tried to refute."""
     if not statement.infinite:
@@ -141,10 +186,10 @@ def verdict(statement: PrivacyStatement) -> Verdict:
     return "unprotected"
 
 
-def _status(outcome: FederationOutcome, score: ScoreBlock | None) -> tuple[Status, str]:
+def _status(outcome: FederationOutcome, score: ScoreBlock) -> tuple[Status, str]:
     if outcome.collapse is not None:
         return "collapsed", str(outcome.collapse)
-    if score is None or score.value is None:
+    if score.value is None:
         return "collapsed", "the score is undefined: predictions are not finite"
     margin = score.standard_error or 0.0
     if score.value <= score.chance + margin:
@@ -155,13 +200,13 @@ def _status(outcome: FederationOutcome, score: ScoreBlock | None) -> tuple[Statu
     return "ok", ""
 
 
-def _score(metric: str, outcome: FederationOutcome) -> ScoreBlock | None:
+def _score(data: FederatedData, outcome: FederationOutcome) -> ScoreBlock:
     scored = [entry.scores for entry in outcome.history if entry.scores is not None]
     if not scored:
-        return None
+        return ScoreBlock(data.metric, None, chance(data), None, {s.name: None for s in data.sites})
     last = scored[-1]
     return ScoreBlock(
-        name=metric,
+        name=data.metric,
         value=None if outcome.collapse else finite(last.value),
         chance=last.chance,
         standard_error=finite(last.standard_error),

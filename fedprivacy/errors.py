@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class FedPrivacyError(Exception):
     """Base of every error that fedprivacy raises on purpose."""
@@ -43,15 +46,20 @@ class ClientFailure(FedPrivacyError):
     Attributes:
         site: name of the site, or its node if it never told its name.
         traceback_text: the site's own traceback, empty if it left none.
+        released: ledger events, as JSON values, of what had reached the server by then; of one
+            exchange where a grid raises, of the whole run where ``run_federation`` does.
     """
+
+    released: tuple[Mapping[str, Any], ...] = ()
 
     def __init__(self, message: str, site: str = "", traceback_text: str = "") -> None:
         self.site, self.traceback_text = site, traceback_text
         self.message = message
         super().__init__(message + (f"\n{traceback_text}" if traceback_text else ""))
 
-    def __reduce__(self) -> tuple[type[ClientFailure], tuple[str, str, str]]:
-        return type(self), (self.message, self.site, self.traceback_text)
+    def __reduce__(self) -> tuple[type[ClientFailure], tuple[str, str, str], dict[str, Any]]:
+        fields = (self.message, self.site, self.traceback_text)
+        return type(self), fields, {"released": self.released}
 
 
 class TrainingCollapsed(FedPrivacyError):

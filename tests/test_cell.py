@@ -210,8 +210,32 @@ def test_a_failing_site_fails_the_cell_with_its_own_traceback(tiny: Tiny, tmp_pa
     assert result["error"]["traceback"].startswith("Traceback (most recent call last):")
     assert "RuntimeError: volume 7 is torn" in result["error"]["traceback"]
     assert "in train_site" in result["error"]["traceback"]
-    assert (result["score"], result["privacy"], result["verdict"]) == (None, None, None)
+    assert (result["score"], result["verdict"]) == (None, None)
     assert result["config"]["federation"]["rounds"] == 3
+
+
+@pytest.mark.usefixtures("torn")
+def test_a_failed_cell_accounts_for_what_had_left_its_sites(tiny: Tiny, tmp_path: Path) -> None:
+    """Two sites' updates of round 2 had arrived when the second site failed."""
+    run_cell(tiny("algorithm=dpsgd"), tmp_path)
+    events = [(e.round, e.site) for e in Ledger.read(tmp_path / LEDGER_FILE)]
+    assert events == [(1, f"site-{k}") for k in (1, 2, 3)] + [(2, "site-1"), (2, "site-3")]
+    privacy = strict(tmp_path)["privacy"]
+    assert (privacy["rounds"], privacy["infinite"]) == (1, False)
+    spent = {site: block["epsilon"] for site, block in privacy["per_site"].items()}
+    assert spent["site-1"] > spent["site-2"] > 0
+
+
+def test_a_listener_that_fails_does_not_lose_the_ledger(tiny: Tiny, tmp_path: Path) -> None:
+    def failing(outcome: RoundOutcome) -> None:
+        if outcome.round == 2:
+            raise OSError("the bar is gone")
+
+    result = run_cell(tiny("algorithm=dpsgd"), tmp_path, listener=failing)
+    assert (result.status, result.reason) == ("failed", "the bar is gone")
+    assert len(Ledger.read(tmp_path / LEDGER_FILE)) == 6
+    assert result.privacy is not None
+    assert result.privacy["rounds"] == 2
 
 
 @pytest.mark.usefixtures("torn")
@@ -220,10 +244,11 @@ def test_a_stale_result_does_not_outlive_an_interruption(
 ) -> None:
     run_cell(tiny(), tmp_path)
     assert read_result(tmp_path) is not None
+    assert (tmp_path / LEDGER_FILE).exists()
     seen: list[bool] = []
 
     def interrupted(*_: object, **__: object) -> None:
-        seen.append((tmp_path / RESULT_FILE).exists())
+        seen.append((tmp_path / RESULT_FILE).exists() or (tmp_path / LEDGER_FILE).exists())
         raise KeyboardInterrupt
 
     monkeypatch.setattr("fedprivacy.cell.run_federation", interrupted)
@@ -241,7 +266,9 @@ def test_a_cell_that_failed_can_be_run_again(
 
     with monkeypatch.context() as patch:
         patch.setattr("fedprivacy.cell.run_federation", lost)
-        assert run_cell(tiny(), tmp_path).status == "failed"
+        lost_cell = run_cell(tiny(), tmp_path)
+    assert (lost_cell.status, lost_cell.privacy) == ("failed", None)
+    assert not (tmp_path / LEDGER_FILE).exists()
     assert run_cell(tiny(LONGER), tmp_path).status == "ok"
     assert strict(tmp_path)["error"] is None
 
@@ -257,6 +284,9 @@ def test_an_error_of_our_own_fails_the_cell_with_its_traceback(
     assert (result.status, result.reason) == ("failed", "ZeroDivisionError")
     assert result.error is not None
     assert "in broken" in result.error["traceback"]
+    # What cannot be stated was released all the same.
+    assert result.privacy is None
+    assert len(Ledger.read(tmp_path / LEDGER_FILE)) == 9
 
 
 def test_a_delta_that_is_too_large_fails_the_cell(tiny: Tiny, tmp_path: Path) -> None:

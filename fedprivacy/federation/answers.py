@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -77,6 +77,21 @@ def read_report(message: Message) -> dict[str, Any]:
         if not isinstance(report, dict) or type(partition) is not int:
             raise TypeError(f"report {type(report).__name__}, partition {partition!r}")
         return {**report, PARTITION: partition}
+
+
+def told_events(messages: Iterable[Message]) -> tuple[dict[str, Any], ...]:
+    """Ledger events of the replies that can be read, as JSON values.
+
+    For an exchange that failed: what sites sent has been released, whatever another one did.
+    """
+    events = []
+    for message in messages:
+        with suppress(ClientFailure):
+            report = read_report(message)
+            with _malformed(message):
+                Event.from_json(report["event"])
+                events.append(report["event"])
+    return tuple(events)
 
 
 def read_training(

@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fedprivacy.errors import ClientFailure
-from fedprivacy.federation.answers import read_report
+from fedprivacy.federation.answers import read_report, told_events
 from fedprivacy.federation.messages import PARTITION
 
 
@@ -54,13 +54,23 @@ class StrictGrid(Grid):  # type: ignore[misc]
 
         Raises:
             ClientFailure: a site raised, died, did not answer in time or sent nonsense; carries
-                the site's own traceback where it left one.
+                the site's own traceback where it left one, and what the others released.
         """
         sent = list(messages)
         if not sent:
             return []
         limit = self.timeout_s if timeout is None else timeout
         replies = list(self.inner.send_and_receive(sent, timeout=limit))
+        try:
+            return self._complete(sent, replies, limit)
+        except ClientFailure as failure:
+            failure.released = told_events(replies)
+            raise
+
+    def _complete(
+        self, sent: list[Message], replies: list[Message], limit: float
+    ) -> list[Message]:
+        """The replies in the order of the sites' indices, one to each message."""
         indices = {id(reply): self._index(reply) for reply in replies}
         asked = sorted(m.metadata.dst_node_id for m in sent)
         answered = sorted(m.metadata.src_node_id for m in replies)

@@ -76,7 +76,7 @@ def run_federation(
         engine: what runs it, if not the configured engine.
 
     Raises:
-        ClientFailure: a site failed; carries its traceback.
+        ClientFailure: a site failed; carries its traceback and everything released before.
     """
     cell = dumps(config)
     sites = len(open_runtime(cell).nodes)
@@ -89,7 +89,9 @@ def run_federation(
     outcome = json.loads(str(state[OUTCOME]["json"]))
     trouble = outcome["trouble"]
     if trouble and trouble["kind"] == "failed":
-        raise ClientFailure(trouble["message"], trouble["site"], trouble["traceback"])
+        failure = ClientFailure(trouble["message"], trouble["site"], trouble["traceback"])
+        failure.released = tuple(outcome["released"])
+        raise failure
     collapse = None
     if trouble:
         collapse = TrainingCollapsed(trouble["reason"], trouble["round"], trouble["site"])

@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from fedprivacy.metrics import score, secondary
+from fedprivacy.data.base import FederatedData
+from fedprivacy.metrics import evidence, score, secondary
+
+_CHANCE_RECORDS = 4096
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,22 @@ def score_round(
         per_site=per_site,
         secondary=_secondary(metric, rows, labels),
     )
+
+
+def chance(data: FederatedData) -> float:
+    """Score of the trivial predictor on all held-out records, where no model could be scored.
+
+    Chance does not depend on predictions, so records go with logits of zero.
+    """
+    rows, labels = [], []
+    for site in data.sites:
+        for y in torch.split(site.test_y, _CHANCE_RECORDS):
+            # A binary task has one logit; what a multiclass model has is one for each class.
+            width = 1 if data.task == "binary" else data.n_classes
+            logits = torch.zeros((len(y), width, *y.shape[1:]))
+            rows.append(evidence(data.task, logits, y).numpy())
+            labels.append(y.numpy() if y.ndim == 1 else np.zeros(len(y)))
+    return score(data.metric, np.concatenate(rows), np.concatenate(labels)).chance
 
 
 def _score_local(metric: str, replies: Sequence[Evidence], final: bool) -> RoundScore:

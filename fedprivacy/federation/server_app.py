@@ -75,6 +75,7 @@ def _run(strategy: SiteStrategy, grid: StrictGrid, rounds: int) -> dict[str, obj
             "site": collapse.site,
         }
     except ClientFailure as failure:
+        strategy.released.extend(map(dict, failure.released))
         return {
             "kind": "failed",
             "message": failure.message,

@@ -13,13 +13,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from fedprivacy.errors import TrainingCollapsed
+from fedprivacy.errors import ClientFailure, TrainingCollapsed
 from fedprivacy.federation.answers import (
     CollapseAnswer,
     TrainAnswer,
     read_evidence,
     read_report,
     read_training,
+    told_events,
 )
 from fedprivacy.federation.messages import encode_vector, instruction
 from fedprivacy.federation.scoring import RoundScore, score_round
@@ -126,10 +127,15 @@ class SiteStrategy(FedAvg):  # type: ignore[misc]
         Raises:
             TrainingCollapsed: a site's training, or the sum, became non-finite; nothing is
                 averaged. What the sites sent in this round stays in ``released``.
-            ClientFailure: a reply is malformed.
+            ClientFailure: a reply is malformed; carries what the others released.
         """
         size = self.weights[self.nodes[0]].numel()
-        answers = [read_training(r, size=size, round_number=server_round) for r in replies]
+        received = list(replies)
+        try:
+            answers = [read_training(r, size=size, round_number=server_round) for r in received]
+        except ClientFailure as failure:
+            failure.released = told_events(received)
+            raise
         self.released.extend(answer.event for answer in answers)
         trained: list[TrainAnswer] = []
         for answer in answers:

@@ -17,6 +17,7 @@ from flwr.clientapp import ClientApp
 from fedprivacy.accounting.ledger import Ledger
 from fedprivacy.cell import run_cell
 from fedprivacy.config.schema import CellConfig
+from fedprivacy.data.cache import load_data
 from fedprivacy.federation import run
 from fedprivacy.federation.client_app import evaluate_site, guarded, train_site
 from fedprivacy.federation.engines.inprocess import InProcessEngine
@@ -130,6 +131,15 @@ def test_every_site_diverges_at_once(
     assert {sent for _, sent in wire.replies} == {False}
     assert result.privacy is not None
     assert result.privacy["infinite"] is True
+    told = "the site told that its training became non-finite, which nothing protects"
+    assert result.privacy["reason"] == f"round 1, all sites: {told}"
+    assert result.score is not None
+    data = load_data(tiny().dataset)
+    labels = torch.cat([site.test_y for site in data.sites]).long()
+    majority = float(labels.bincount().max()) / len(labels)
+    expected = {"accuracy": majority, "auc": 0.5}[data.metric]
+    assert (result.score.name, result.score.value) == (data.metric, None)
+    assert result.score.chance == pytest.approx(expected)
     assert result.verdict == "unprotected"
     assert strict(tmp_path / "result.json")["privacy"]["epsilon"] is None
 

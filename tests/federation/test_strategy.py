@@ -13,7 +13,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType
 
 from fedprivacy.accounting.events import Event
 from fedprivacy.config.schema import FederationConf
-from fedprivacy.errors import TrainingCollapsed
+from fedprivacy.errors import ClientFailure, TrainingCollapsed
 from fedprivacy.federation.messages import (
     decode_vector,
     instruction,
@@ -119,6 +119,15 @@ def test_noise_that_a_site_keeps_to_itself_is_unknown(told: tuple[float | None, 
     server.aggregate_train(1, [reply(i, (1, 1), noise_norm=n) for i, n in enumerate(told)])
     assert server.history[0].noise_norm is None
     assert server.history[0].update_norm == pytest.approx(2**0.5)
+
+
+def test_a_malformed_update_fails_with_what_the_others_released() -> None:
+    server = strategy()
+    with pytest.raises(ClientFailure, match="malformed") as caught:
+        server.aggregate_train(1, [reply(0, (1, 1)), reply(1, (1, 1, 1)), reply(2, (1, 1))])
+    # The update of the wrong length was sent as well.
+    assert [told["site"] for told in caught.value.released] == list(SITES)
+    assert server.released == []
 
 
 def test_a_loss_that_one_site_keeps_is_no_mean_over_the_others() -> None:
