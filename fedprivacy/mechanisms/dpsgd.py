@@ -95,8 +95,6 @@ class DpSgd:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if self.clipping == "adaptive":
-            self._clip_rule(self.noise_multiplier)
 
     @staticmethod
     def from_conf(conf: DpsgdConf, declared_records: int) -> DpSgd:
@@ -252,7 +250,6 @@ class DpSgd:
         noise = self.count_noise
         if noise is None:
             noise = default_count_noise(sigma, self.divisor)
-        gradient_noise(sigma, noise)
         return ClipRule(self.clip_quantile, self.clip_rate, noise, self.divisor)
 
     def _gradient_sigma(self, sigma: float) -> float:

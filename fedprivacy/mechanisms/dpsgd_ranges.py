@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 from fedprivacy.errors import ConfigError
+from fedprivacy.mechanisms.adaptive_clip import gradient_noise
 from fedprivacy.mechanisms.grad_engines.clipping import CLIPPINGS
 from fedprivacy.mechanisms.sampling import SAMPLINGS
 
@@ -33,7 +35,26 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
 }
 
 
-def check_settings(settings: object) -> None:
+class Settings(Protocol):
+    """Anything with the fields of ``DpsgdConf``."""
+
+    @property
+    def noise_multiplier(self) -> float | None:
+        """None: not settled yet."""
+        ...
+
+    @property
+    def clipping(self) -> str:
+        """Name of the rule."""
+        ...
+
+    @property
+    def count_noise(self) -> float | None:
+        """None: chosen by the noise multiplier."""
+        ...
+
+
+def check_settings(settings: Settings) -> None:
     """Refuse values out of range; None, where the schema allows it, stands for a default.
 
     Args:
@@ -52,3 +73,6 @@ def check_settings(settings: object) -> None:
         if number is not None and not (math.isfinite(number) and in_range(number)):
             fix = f"set algorithm.{key} to a number that is {words}"
             raise ConfigError(f"algorithm.{key}", number, f"finite and {words}", fix)
+    noise, count_noise = settings.noise_multiplier, settings.count_noise
+    if settings.clipping == "adaptive" and noise is not None and count_noise is not None:
+        gradient_noise(noise, count_noise)

@@ -12,6 +12,7 @@ from scipy import stats
 from torch import nn
 
 from fedprivacy.config.schema import DpsgdConf
+from fedprivacy.config.validation import validate
 from fedprivacy.errors import ConfigError, ProtectionError
 from fedprivacy.mechanisms.adaptive_clip import gradient_noise
 from fedprivacy.mechanisms.augmentation import Augmentation
@@ -195,9 +196,12 @@ def test_adaptive_clipping_says_what_its_count_costs(make_task) -> None:
     assert details["gradient_sigma"] == pytest.approx(Z_D)
 
 
-def test_adaptive_clipping_without_budget_for_gradients_is_refused() -> None:
+def test_adaptive_clipping_without_budget_for_gradients_is_refused(tiny) -> None:
     with pytest.raises(ConfigError, match=r"algorithm\.count_noise"):
         replace(BASE, clipping="adaptive", count_noise=0.6)
+    config = tiny("algorithm=dpsgd", "algorithm.clipping=adaptive", "algorithm.count_noise=1.0")
+    with pytest.raises(ConfigError, match=r"algorithm\.count_noise=1\.0"):
+        validate(config)
 
 
 @pytest.mark.parametrize("clipping", CLIPPINGS)
