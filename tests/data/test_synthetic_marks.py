@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -28,7 +29,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     scale = breast_generator.Scale(side=16, train=4, test1=1, test2=2)
     monkeypatch.setitem(breast_generator.SIZES, "demo", scale)
     monkeypatch.setitem(higgs_generator.SIZES, "demo", 60)
-    monkeypatch.setattr(ixi_generator, "SIZES", {"demo": {"Guys": 2, "HH": 2, "IOP": 2}})
+    # The dictionary itself: other modules, perhaps imported only later, hold on to it.
+    sizes = cast(dict[str, Any], ixi_generator.SIZES)
+    monkeypatch.setitem(sizes, "demo", {"Guys": 2, "HH": 2, "IOP": 2})
 
 
 def generated(name: str, root: Path) -> DatasetConf:
