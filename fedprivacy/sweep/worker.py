@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
 import signal
+import threading
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NoReturn
 
 from fedprivacy.config.schema import CellConfig
+
+_ORPHANED = 1
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,12 @@ class CellDone:
 
 
 def work(pipe: Connection) -> None:
-    """Run jobs from the pipe until it says None; the loop of a worker process."""
+    """Run jobs from the pipe until it says None; the loop of a worker process.
+
+    Without its parent the process ends at once: the cell in hand is interrupted and leaves no
+    result.
+    """
+    threading.Thread(target=_follow_parent, name="fedprivacy-orphan", daemon=True).start()
     # Ctrl-C reaches the whole process group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger().addHandler(logging.NullHandler())
@@ -56,16 +67,44 @@ def work(pipe: Connection) -> None:
     from fedprivacy.federation.strategy import RoundOutcome
 
     torch.set_num_threads(1)
-    while (job := pipe.recv()) is not None:
+    while (job := _next_job(pipe)) is not None:
 
         def tell(outcome: RoundOutcome, job: Job = job) -> None:
             score = outcome.scores.value if outcome.scores else None
-            pipe.send(RoundDone(job.cell_id, outcome.round, score))
+            _tell(pipe, RoundDone(job.cell_id, outcome.round, score))
 
         with logged(job.folder):
             result = run_cell(job.config, job.folder, listener=tell, overrides=job.overrides)
         close_runtime()
-        pipe.send(CellDone(job.cell_id, tainted="no answer from nodes" in result.reason))
+        _tell(pipe, CellDone(job.cell_id, tainted="no answer from nodes" in result.reason))
+
+
+def _follow_parent() -> None:
+    """Wait for the parent to end, by whatever signal, and end with it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        _end_as_orphan()
+
+
+def _end_as_orphan() -> NoReturn:
+    # An exception would be taken for a failure of the cell and written into its result.
+    os._exit(_ORPHANED)
+
+
+def _next_job(pipe: Connection) -> Job | None:
+    try:
+        job: Job | None = pipe.recv()
+    except (EOFError, OSError):
+        _end_as_orphan()
+    return job
+
+
+def _tell(pipe: Connection, note: RoundDone | CellDone) -> None:
+    try:
+        pipe.send(note)
+    except OSError:
+        _end_as_orphan()
 
 
 class logged:
