@@ -217,11 +217,12 @@ def _score(data: FederatedData, outcome: FederationOutcome) -> ScoreBlock:
 def _rounds(
     config: CellConfig, outcome: FederationOutcome, statement: PrivacyStatement
 ) -> tuple[RoundBlock, ...]:
-    planned = strengths(config.schedule, config.federation.rounds)
+    total = config.federation.rounds
     protects = config.algorithm.name != "none"
+    planned = strengths(config.schedule, total) if protects else (None,) * total
     blocks = []
     for entry in outcome.history:
-        strength = planned[entry.round - 1] if protects else None
+        strength = planned[entry.round - 1]
         scores = entry.scores
         blocks.append(
             RoundBlock(
