@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from fedprivacy import __version__
+from fedprivacy.threads import leave
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("fedprivacy.sweep.command", "run one cell, or with -m or +sweeps=NAME a grid"),
@@ -36,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     command: Callable[[list[str]], int] = import_module(COMMANDS[words[0]][0]).main
     try:
-        return command(words[1:])
+        status = command(words[1:])
     except KeyboardInterrupt:
-        return 130
+        status = 130
+    # Called with words, this is a function of someone else's process, which goes on.
+    return leave(status) if argv is None else status

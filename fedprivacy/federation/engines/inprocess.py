@@ -7,6 +7,7 @@ worker thread, so that a site that hangs can be given up on.
 from __future__ import annotations
 
 import copy
+import ctypes
 import itertools
 import queue
 import threading
@@ -25,10 +26,12 @@ from fedprivacy.config.schema import EngineConf
 from fedprivacy.federation.engines.base import RunConfig
 from fedprivacy.federation.flower import quiet_flower
 from fedprivacy.federation.site import close_runtime
+from fedprivacy.threads import SITE_THREAD
 
 FIRST_NODE = 1001
 _SERVER_NODE = 1
 _CLIENT_ERROR = 0
+_STOP_WITHIN_S = 2.0
 _run_ids = itertools.count(1)
 # Flower's task identity and the runtime of a cell belong to the process: one run at a time.
 _running = threading.RLock()
@@ -38,6 +41,10 @@ class _Stop:
     """Tells the site thread to end."""
 
 
+class _Abandoned(BaseException):
+    """Raised in the middle of a site's work that nobody waits for any more."""
+
+
 class SiteThread:
     """Runs the ClientApp in a thread of its own, one message at a time."""
 
@@ -45,12 +52,21 @@ class SiteThread:
         self._app = client_app
         self._tasks: queue.SimpleQueue[tuple[Message, Context] | _Stop] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[Message | BaseException] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name="fedprivacy-sites", daemon=True).start()
+        self._thread = threading.Thread(target=self._work, name=SITE_THREAD, daemon=True)
+        self._thread.start()
 
     def _work(self) -> None:
+        try:
+            self._serve()
+        except _Abandoned:
+            return
+
+    def _serve(self) -> None:
         while not isinstance(task := self._tasks.get(), _Stop):
             try:
                 self._done.put(self._app(*task))
+            except _Abandoned:
+                raise
             except BaseException as error:
                 self._done.put(error)
 
@@ -66,6 +82,21 @@ class SiteThread:
     def stop(self) -> None:
         """Let the thread end; one that hangs is left behind as a daemon."""
         self._tasks.put(_Stop())
+
+    def abandon(self, wait_s: float) -> None:
+        """Break off the work in hand, for which nobody waits any more.
+
+        The thread notices between two of its bytecodes, so a call into torch is finished first.
+
+        Args:
+            wait_s: how long to wait for its end; what is inside a longer call stays a daemon.
+        """
+        self.stop()
+        identity = self._thread.ident
+        if identity is not None and self._thread.is_alive():
+            raised = ctypes.py_object(_Abandoned)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(identity), raised)
+        self._thread.join(wait_s)
 
 
 class InProcessGrid(Grid):  # type: ignore[misc]
@@ -178,6 +209,10 @@ class InProcessGrid(Grid):  # type: ignore[misc]
         """End the site thread."""
         self._thread.stop()
 
+    def abandon(self) -> None:
+        """End the site thread in the middle of its work, if that is possible in a short time."""
+        self._thread.abandon(_STOP_WITHIN_S)
+
 
 def _copied(content: RecordDict) -> RecordDict:
     """Records of its own for one site; what they hold and cannot be changed stays shared."""
@@ -236,6 +271,11 @@ class InProcessEngine:
             try:
                 with quiet_flower(), task_identity(grid.run.run_id):
                     self.server_app(grid, context)
+            except (KeyboardInterrupt, SystemExit):
+                # A thread inside torch while Python shuts down aborts the whole process.
+                grid.abandon()
+                close_runtime()
+                raise
             finally:
                 grid.close()
                 if grid.lost:
