@@ -12,6 +12,7 @@ from fedprivacy.threads import leave
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("fedprivacy.sweep.command", "run one cell, or with -m or +sweeps=NAME a grid"),
     "report": ("fedprivacy.report.command", "tables and figures of finished sweeps"),
+    "explain": ("fedprivacy.explain_command", "how a cell's epsilon follows from its ledger"),
     "data": ("fedprivacy.data.command", "list, download, verify or generate datasets"),
 }
 

@@ -26,7 +26,8 @@ _SOURCES = (
     (
         dp.GaussianDpEvent,
         "Gaussian noise: sensitivity 1 in units of the clip norm, 2 under replace_one "
-        "(Balle & Wang 2018)",
+        "(Balle & Wang 2018); also stands for noisy-maximum choices "
+        "(`mechanisms.selection.bounded_range_epsilon`)",
     ),
     (dp.LaplaceDpEvent, "Laplace noise: L1 sensitivity in units of the bound (Dwork et al. 2006)"),
     (

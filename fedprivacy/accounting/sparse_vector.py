@@ -28,8 +28,8 @@ class SparseVectorPrice:
     """The price of one application under replace_one of a site.
 
     Attributes:
-        selection: pure epsilon of choosing the coordinates (without replacement; with replacement
-            over several passes no proof is known).
+        selection: pure epsilon of choosing the coordinates (with or without replacement; proof in
+            `mechanisms.svt_flare28`).
         per_coordinate: pure epsilon of each released value; ``math.inf`` if what is released was
             not clipped before the noise.
         coordinates: how many are released.

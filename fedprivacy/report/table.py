@@ -175,6 +175,9 @@ def _notes(rows: Sequence[Row], shown: set[str], fraction: float) -> list[str]:
     keys = sorted({key for row in rows for key in row.twin_differs})
     if keys:
         notes.append(f"* the non-private cell differs in {', '.join(keys)} as well.")
+    notes.append(
+        "What these numbers mean: docs/how-we-count.md; of one cell: fedprivacy explain ID."
+    )
     return [line for note in notes for line in textwrap.wrap(note, 110)]
 
 
