@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import cache
 
+import absl.logging
 import pytest
 
 from fedprivacy.config.composition import compose_cell, hydra_ready
 from fedprivacy.config.loading import to_cell_config
 from fedprivacy.config.schema import CellConfig
+
+# absl, which dp-accounting imports, keeps the stream that was sys.stderr when it was imported and
+# closes it when Hydra configures logging. Here that stream would be pytest's capture.
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 TINY = {
     "algorithm": "none",
