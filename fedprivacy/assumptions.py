@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedprivacy.config.schema import CellConfig, DpsgdConf
+from fedprivacy.config.schema import CellConfig, DpsgdConf, SvtFlare28Conf
 from fedprivacy.data.base import FederatedData, records_per_patient
 
 
@@ -37,12 +37,23 @@ def assumptions(config: CellConfig, data: FederatedData) -> tuple[str, ...]:
             "seed can subtract the noise, so this certificate is a simulation."
         )
     if isinstance(config.algorithm, DpsgdConf):
+        said.append(_SAMPLING[config.algorithm.sampling])
+    if isinstance(config.algorithm, SvtFlare28Conf):
         said.append(
-            "Each record enters each step independently with the declared sampling rate "
-            "(Poisson sampling); rate and divisor are declared constants, and the number of "
-            "records of a site is public (zero_out)."
+            "The number of local steps of each site is public: it scales the update that leaves."
         )
     return tuple(said)
+
+
+_DECLARED = (
+    "rate and divisor are declared constants, and the number of records of a site is public "
+    "(zero_out)."
+)
+_SAMPLING = {
+    "poisson": "Each record enters each step independently with the declared sampling rate "
+    f"(Poisson sampling); {_DECLARED}",
+    "shuffle": f"Batches are shuffled and billed without amplification; {_DECLARED}",
+}
 
 
 def _sizes(config: CellConfig) -> str:

@@ -166,7 +166,7 @@ def read_result(folder: Path) -> CellResult | None:
         return CellResult.from_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is not a result of this program ({error}); delete it") from error
 
 
