@@ -22,10 +22,10 @@ from fedprivacy.config.schema import (
 from fedprivacy.data.shapes import record_shape, task_of
 from fedprivacy.device import DEVICES, resolve_device
 from fedprivacy.errors import ConfigError
-from fedprivacy.mechanisms.calibration import settle
 from fedprivacy.mechanisms.dpsgd_ranges import check_settings
 from fedprivacy.mechanisms.gaussian_clipped import check_clipped
 from fedprivacy.mechanisms.percentile import check_percentile
+from fedprivacy.mechanisms.settling import settle
 from fedprivacy.mechanisms.svt_exact import check_exact
 from fedprivacy.mechanisms.svt_flare28 import check_flare28
 from fedprivacy.metrics import check_metric_fits

@@ -1,7 +1,6 @@
 """From a target epsilon to the noise of DP-SGD, for the schedule, sampling, rounds and unit asked.
 
-``settle`` is what a composed configuration passes through before anything else looks at it: what
-travels to the sites, names the cell and stands in its result is then a number, found once.
+``settling.settle`` puts the noise found here into a configuration.
 """
 
 from __future__ import annotations
@@ -23,7 +22,10 @@ from fedprivacy.accounting.patients import patient_event
 from fedprivacy.config.schema import CellConfig, DpsgdConf
 from fedprivacy.errors import AccountingError, ConfigError
 from fedprivacy.mechanisms.sampling import dpsgd_steps, round_event
+from fedprivacy.mechanisms.settling import settle
 from fedprivacy.schedules import strengths
+
+__all__ = ["DIGITS", "RunPlan", "calibrated", "run_plan", "settle", "target_noise"]
 
 DIGITS = 5
 """Significant digits of the noise, rounded up: a few last bits must not make another cell."""
@@ -139,41 +141,13 @@ def run_plan(config: CellConfig) -> RunPlan:
     )
 
 
-def settle(config: CellConfig) -> CellConfig:
-    """The configuration with its noise multiplier filled in; unchanged where it stands already.
-
-    A null noise multiplier becomes the dataset's default, or what ``target_epsilon`` asks for.
-    Settled configurations stay as they are.
+def target_noise(config: CellConfig) -> Calibration:
+    """The noise that a configuration's ``target_epsilon`` asks for.
 
     Raises:
-        ConfigError: both a target and another noise were given, the target cannot be met, or the
-            configuration is unsound in another way.
+        ConfigError: the target cannot be met, or the configuration is unsound in another way.
         DataError: real files are missing.
     """
-    conf = config.algorithm
-    if not isinstance(conf, DpsgdConf):
-        return config
-    if conf.target_epsilon is None:
-        if conf.noise_multiplier is not None:
-            return config
-        usual = config.dataset.training.noise_multiplier
-        return replace(config, algorithm=replace(conf, noise_multiplier=usual))
-    found = target_noise(config)
-    if conf.noise_multiplier is None:
-        _tell(conf.target_epsilon, config.schedule.name, found)
-    elif conf.noise_multiplier != found.noise_multiplier:
-        raise ConfigError(
-            "algorithm.noise_multiplier",
-            conf.noise_multiplier,
-            f"null with algorithm.target_epsilon={conf.target_epsilon:g}, which calibrates it "
-            f"(to {found.noise_multiplier:g} here): one or the other",
-            "drop algorithm.noise_multiplier, or algorithm.target_epsilon",
-        )
-    return replace(config, algorithm=replace(conf, noise_multiplier=found.noise_multiplier))
-
-
-def target_noise(config: CellConfig) -> Calibration:
-    """The noise that a configuration's ``target_epsilon`` asks for. Errors as ``settle``."""
     # validate() asks for the noise of a target in its turn.
     from fedprivacy.config.validation import validate
 
@@ -184,12 +158,14 @@ def target_noise(config: CellConfig) -> Calibration:
     without = replace(conf, target_epsilon=None, noise_multiplier=1.0, count_noise=None)
     validate(replace(config, algorithm=without))
     try:
-        return calibrated(run_plan(config), target)
+        found = calibrated(run_plan(config), target)
     except AccountingError as error:
         raise ConfigError(
             "algorithm.target_epsilon", target, f"a number above 0 that noise can reach ({error})",
             "algorithm.target_epsilon=3",
         ) from error  # fmt: skip
+    _tell(target, config.schedule.name, found)
+    return found
 
 
 @lru_cache(maxsize=256)  # once a process: a configuration is loaded several times

@@ -113,7 +113,7 @@ class DpSgd:
                 "algorithm.noise_multiplier",
                 None,
                 "a number >= 0; null is settled when a configuration is loaded",
-                "pass the configuration through fedprivacy.mechanisms.calibration.settle",
+                "pass the configuration through fedprivacy.mechanisms.settling.settle",
             )
         values = asdict(conf)
         values.pop("name")

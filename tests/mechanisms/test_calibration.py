@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +20,8 @@ from fedprivacy.config.schema import CellConfig
 from fedprivacy.config.validation import validate
 from fedprivacy.errors import ConfigError
 from fedprivacy.mechanisms import calibration
-from fedprivacy.mechanisms.calibration import RunPlan, calibrated, run_plan, settle
+from fedprivacy.mechanisms.calibration import RunPlan, calibrated, run_plan
+from fedprivacy.mechanisms.settling import settle
 
 ALWAYS = (1.0,) * 10
 PLAN = RunPlan("poisson", 0.2, 20, ALWAYS, 1e-5)
@@ -123,6 +126,12 @@ def test_null_is_the_datasets_default(dpsgd: CellConfig) -> None:
     settled = settle(asking(dpsgd, None))
     assert settled.algorithm.noise_multiplier == dpsgd.dataset.training.noise_multiplier == 2.0
     assert settle(settled) == settled == settle(dpsgd)
+
+
+def test_settling_loads_no_accounting_unless_there_is_a_target() -> None:
+    code = "import sys, fedprivacy.mechanisms.settling; print('dp_accounting' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_other_algorithms_pass_through(tiny) -> None:
