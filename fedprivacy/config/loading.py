@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.config.serialization import from_plain
 from fedprivacy.errors import ConfigError
+from fedprivacy.mechanisms.settling import settle
 
 _NOT_OURS = frozenset({"hydra"})
 _UNKNOWN_SIZE = re.compile(r"'dataset\.declared_by_size\.([^']*)' not found")
@@ -45,5 +46,8 @@ def to_plain_config(cfg: DictConfig) -> dict[str, Any]:
 
 
 def to_cell_config(cfg: DictConfig) -> CellConfig:
-    """The typed, frozen configuration of a cell. Ranges are checked by ``validate``."""
-    return from_plain(to_plain_config(cfg))
+    """The typed, frozen configuration of a cell, its noise settled (see ``mechanisms.settling``).
+
+    Ranges are checked by ``validate``.
+    """
+    return settle(from_plain(to_plain_config(cfg)))

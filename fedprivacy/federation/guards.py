@@ -67,9 +67,7 @@ class StrictGrid(Grid):  # type: ignore[misc]
             failure.released = told_events(replies)
             raise
 
-    def _complete(
-        self, sent: list[Message], replies: list[Message], limit: float
-    ) -> list[Message]:
+    def _complete(self, sent: list[Message], replies: list[Message], limit: float) -> list[Message]:
         """The replies in the order of the sites' indices, one to each message."""
         indices = {id(reply): self._index(reply) for reply in replies}
         asked = sorted(m.metadata.dst_node_id for m in sent)

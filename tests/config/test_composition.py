@@ -71,3 +71,15 @@ def test_what_hydra_refuses_is_explained(overrides: list[str], words: list[str])
     for word in words:
         assert word in str(caught.value)
     assert "Fix:" in str(caught.value)
+
+
+def test_a_target_epsilon_settles_the_noise_and_excludes_another() -> None:
+    base = ["federation.rounds=2", "privacy=seeded"]
+    usual = composed(*base)
+    assert usual.algorithm.noise_multiplier == usual.dataset.training.noise_multiplier
+    calibrated = composed(*base, "algorithm.target_epsilon=5")
+    assert calibrated.algorithm.noise_multiplier not in (None, usual.algorithm.noise_multiplier)
+    tighter = composed(*base, "algorithm.target_epsilon=2")
+    assert tighter.algorithm.noise_multiplier > calibrated.algorithm.noise_multiplier
+    with pytest.raises(ConfigError, match="one or the other"):
+        composed(*base, "algorithm.target_epsilon=5", "algorithm.noise_multiplier=1")
