@@ -8,7 +8,9 @@ demonstration settings, and the same model at full size with that dataset's own 
 
     python benchmarks/demo_against_full.py --json FILE [--datasets wisconsin higgs ...]
 
-Brain volumes and images at full size take long on a CPU: name datasets to run them one by one.
+Brain volumes at full size take a GPU, or most of an hour of a CPU. ``--perfect ixi_tiny`` does not
+train them and takes 1, the best score there is, for what full size reaches: the share is then a
+lower bound, and the row says so.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import json
 import os
 import platform
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from fedprivacy.cell import run_cell
@@ -77,12 +80,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--datasets", nargs="*", default=list(FULL))
+    parser.add_argument("--perfect", nargs="*", default=[], help="take 1 for their full score")
     arguments = parser.parse_args()
     demo = demo_configs()
     rows = []
     for dataset in arguments.datasets:
         small, seconds = score_of(demo[dataset])
-        large, full_seconds = score_of(full_config(dataset))
+        bounded = dataset in arguments.perfect
+        if bounded:
+            large, full_seconds = replace(small, value=1.0), 0.0
+        else:
+            large, full_seconds = score_of(full_config(dataset))
         assert small.value is not None
         assert large.value is not None
         ratio = (small.value - small.chance) / (large.value - large.chance)
@@ -95,13 +103,15 @@ def main() -> int:
                 "full": large.value,
                 "full_chance": large.chance,
                 "ratio": ratio,
+                "full_is": "taken as perfect: ratio is a lower bound" if bounded else "measured",
                 "demo_seconds": seconds,
                 "full_seconds": full_seconds,
             }
         )
         print(
             f"{dataset:<16}{small.name:<10}demo {small.value:.3f} (chance {small.chance:.3f})  "
-            f"full {large.value:.3f} (chance {large.chance:.3f})  share {ratio:.2f}",
+            f"full {large.value:.3f} (chance {large.chance:.3f})  "
+            f"share {'at least ' if bounded else ''}{ratio:.2f}",
             flush=True,
         )
     if arguments.json:

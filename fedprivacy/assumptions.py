@@ -38,6 +38,13 @@ def assumptions(config: CellConfig, data: FederatedData) -> tuple[str, ...]:
         )
     if isinstance(config.algorithm, DpsgdConf):
         said.append(_SAMPLING[config.algorithm.sampling])
+        if config.algorithm.target_epsilon is not None:
+            said.append(
+                f"The noise multiplier {config.algorithm.noise_multiplier:g} was calibrated before "
+                "training so that all protected rounds of the run together cost at most epsilon "
+                f"{config.algorithm.target_epsilon:g}; rounds without protection are not in that "
+                "figure, and with any of them the epsilon of the run is infinite."
+            )
     if isinstance(config.algorithm, SvtFlare28Conf):
         said.append(
             "The number of local steps of each site is public: it scales the update that leaves."

@@ -27,8 +27,8 @@ def meaning(config: CellConfig) -> dict[str, Any]:
     """The part of a configuration that decides a cell's result.
 
     Without protection, the schedule and the privacy settings decide nothing, so that all cells
-    of a grid share one twin. The engine and the per-sample-gradient engine change how a result is
-    computed, not what it is.
+    of a grid share one twin. The engine, the per-sample-gradient engine and its physical batches
+    change how a result is computed, not what it is.
     """
     plain = to_plain(config)
     for key in _MEANINGLESS:
@@ -40,6 +40,7 @@ def meaning(config: CellConfig) -> dict[str, Any]:
         plain["privacy"] = {}
     algorithm = plain["algorithm"]
     algorithm.pop("grad_engine", None)
+    algorithm.pop("physical_batch", None)
     if algorithm["name"] == "dpsgd" and algorithm["divisor"] is None:
         algorithm["divisor"] = algorithm["sampling_rate"] * config.dataset.declared_records
     return plain

@@ -303,6 +303,7 @@ class FederationConf:
 
     Attributes:
         name: fedavg, local (each site alone) or central (all records pooled).
+        lr_decay: the learning rate of round r = 1, 2, ... is lr * lr_decay ** (r - 1).
         weighting: examples (by the declared public numbers of records) or uniform.
         evaluate_every: held-out scores after every so many rounds and after the last; 0: the last
             round only.
@@ -315,6 +316,7 @@ class FederationConf:
     lr: float = MISSING
     optimizer: str = MISSING
     momentum: float = MISSING
+    lr_decay: float = 1.0
     weighting: str = "examples"
     evaluate_every: int = 1
 

@@ -105,6 +105,7 @@ def _check_federation(config: CellConfig) -> None:
     in_range("federation.local_epochs", federation.local_epochs, above=0)
     in_range("federation.batch_size", federation.batch_size, least=1)
     in_range("federation.lr", federation.lr, above=0)
+    in_range("federation.lr_decay", federation.lr_decay, above=0, most=1)
     in_range("federation.momentum", federation.momentum, least=0, most=0.9999)
     in_range("federation.evaluate_every", federation.evaluate_every, least=0)
     if federation.optimizer != "sgd" and federation.momentum:

@@ -139,6 +139,7 @@ class CellRuntime:
 
     def _task(self, partition: int, round_number: int, weights: torch.Tensor) -> LocalTask:
         federation = self.config.federation
+        lr = federation.lr * federation.lr_decay ** (round_number - 1)
         self._load(weights, training=True)
         x, y = self._records.train(self.nodes[partition].train)
         return LocalTask(
@@ -146,7 +147,7 @@ class CellRuntime:
             loss=self.loss,
             x=x,
             y=y,
-            optimizer=OptimizerSpec(federation.optimizer, federation.lr, federation.momentum),
+            optimizer=OptimizerSpec(federation.optimizer, lr, federation.momentum),
             batch_size=federation.batch_size,
             local_epochs=federation.local_epochs,
             strength=self.strengths[round_number - 1],
