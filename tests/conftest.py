@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -16,6 +17,9 @@ from fedprivacy.config.schema import CellConfig
 # absl, which dp-accounting imports, keeps the stream that was sys.stderr when it was imported and
 # closes it when Hydra configures logging. Here that stream would be pytest's capture.
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
+
+# Shells start background jobs with Ctrl-C ignored; tests of interruption need Python's own handler.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY = {
     "algorithm": "none",
