@@ -25,6 +25,11 @@ def assumptions(config: CellConfig, data: FederatedData) -> tuple[str, ...]:
         said.append(
             f"No patient has more than {most} training records at a site, a number taken as public."
         )
+    if config.federation.name == "central":
+        said.append(
+            "All sites' raw records are pooled at one trusted node; that transfer is outside the "
+            "claim. The unit site means the whole pool, and no patient is at two sites."
+        )
     if config.privacy.diagnostics:
         said.append(
             "Mean training losses and the expected norm of the noise are reported to the "

@@ -57,7 +57,8 @@ class RoundBlock:
         loss: mean local training loss, a diagnostic; None when not reported.
         update_norm: L2 norm of the averaged update as the server sees it.
         snr: norm of the averaged update without its expected noise, over the expected norm of
-            the noise in it; None without noise.
+            the noise in it; None without noise, without diagnostics, and where the optimiser
+            gives the noise's norm no closed form (adam).
         epsilon: proven epsilon of everything released up to this round; None when infinite.
         epsilon_protected: the same over protected rounds alone; None before the first, and where
             even they prove nothing.

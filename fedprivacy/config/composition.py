@@ -72,7 +72,18 @@ def explained(error: Exception, overrides: Sequence[str]) -> ConfigError:
     return ConfigError("configuration", " ".join(overrides), words, "fedprivacy run --help")
 
 
+_TYPES = {
+    "Integer": "a whole number",
+    "Float": "a number",
+    "Boolean": "true or false",
+    "List": "a list such as [1,2]",
+}
+
+
 def _allowed(words: str) -> str:
+    wanted = re.search(r"could not be converted to (\w+)", words)
+    if wanted:
+        return _TYPES.get(wanted[1], f"a value of type {wanted[1]}")
     choices = re.search(
         r"Available options in '[^']*': ?(.*?)(?: Config search path| To |$)", words
     )
@@ -91,4 +102,4 @@ def _fix(words: str, key: str) -> str:
         return "look the key up with: fedprivacy run --cfg job"
     if "Could not find" in words:
         return f"choose one of them for {key}"
-    return f"set {key} to what is allowed"
+    return f"set {key} to what is allowed; its default: fedprivacy run --cfg job"

@@ -228,4 +228,4 @@ def _check_privacy(config: CellConfig) -> None:
     one_of("privacy.view", privacy.view, VIEWS)
     one_of("privacy.randomness", privacy.randomness, ("secret", "seeded"))
     one_of("privacy.unit", privacy.unit, ("auto", "record", "patient", "site"))
-    in_range("privacy.delta", privacy.delta, above=0, most=0.1)
+    in_range("privacy.delta", privacy.delta, above=0, most=1e-5, fix="leave privacy.delta null")

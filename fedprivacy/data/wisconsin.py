@@ -47,7 +47,7 @@ ASSUMPTIONS = (
     "features are scaled by the minimum and maximum that the dataset's own description prints; "
     "that table is taken as public",
     "one record is one patient: scikit-learn's copy carries no patient identifier",
-    "which record belongs to which site is fixed by dataset.split_seed and taken as public",
+    "which record belongs to which site, and which is held out, is fixed by the seed and public",
 )
 
 
