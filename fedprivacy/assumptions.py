@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from fedprivacy.config.schema import CellConfig, DpsgdConf, SvtFlare28Conf
+from fedprivacy.config.schema import (
+    AlgorithmConf,
+    CellConfig,
+    CentralGaussianConf,
+    DpsgdConf,
+    GaussianConf,
+    LocalSourceConf,
+    ReleaseGaussianConf,
+    StackedConf,
+    SvtFlare28Conf,
+)
+from fedprivacy.config.stack import completed, parts
 from fedprivacy.data.base import FederatedData, records_per_patient
+from fedprivacy.federation.site import weighs_by_size
 
 
 def assumptions(config: CellConfig, data: FederatedData) -> tuple[str, ...]:
@@ -50,11 +62,36 @@ def assumptions(config: CellConfig, data: FederatedData) -> tuple[str, ...]:
                 f"{config.algorithm.target_epsilon:g}; rounds without protection are not in that "
                 "figure, and with any of them the epsilon of the run is infinite."
             )
-    if isinstance(config.algorithm, SvtFlare28Conf):
-        said.append(
-            "The number of local steps of each site is public: it scales the update that leaves."
-        )
+    for conf in _algorithms(config):
+        said += [words for kind, words in _OF_ALGORITHM.items() if type(conf) is kind]
+    if config.privacy.diagnostics and isinstance(config.algorithm, GaussianConf):
+        said.append("The what-if figure is computed from the raw updates' norms, without noise.")
     return tuple(said)
+
+
+def _algorithms(config: CellConfig) -> tuple[AlgorithmConf, ...]:
+    conf = config.algorithm
+    return parts(completed(conf, config.dataset)) if isinstance(conf, StackedConf) else (conf,)
+
+
+_OF_ALGORITHM: dict[type, str] = {
+    SvtFlare28Conf: (
+        "The number of local steps of each site is public: it scales the update that leaves."
+    ),
+    CentralGaussianConf: (
+        "The server is trusted: it sees every raw update, clips, averages with equal weights and "
+        "adds the noise. The number of sites is public. Nothing is proved against the server."
+    ),
+    LocalSourceConf: (
+        "The range of the features is declared and public, the noise on a site's records is drawn "
+        "once and kept for all rounds, and the number of records is public. Held-out records stay "
+        "raw and are outside the claim."
+    ),
+    ReleaseGaussianConf: (
+        "Only the final model is published: no update, average, score or loss of any round. The "
+        "initial weights, around which it is clipped, are public."
+    ),
+}
 
 
 _DECLARED = (
@@ -71,7 +108,7 @@ _SAMPLING = {
 def _sizes(config: CellConfig) -> str:
     """What is known of how many records a site has."""
     public = "Each site's numbers of optimiser steps and of held-out records are public"
-    if config.federation.weighting == "examples":
+    if weighs_by_size(config):
         return f"{public}, and its number of training records: it weighs the average."
     return (
         f"{public}. Sites are weighed equally and do not send their number of training records, "

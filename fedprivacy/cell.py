@@ -18,6 +18,8 @@ from fedprivacy.accounting.delta import resolve_delta
 from fedprivacy.accounting.events import Event
 from fedprivacy.accounting.ledger import Ledger
 from fedprivacy.accounting.statement import PrivacyStatement, privacy_statement
+from fedprivacy.accounting.units import Unit
+from fedprivacy.accounting.what_if import what_if
 from fedprivacy.assumptions import assumptions
 from fedprivacy.config.identity import cell_id, meaning, schedule_name
 from fedprivacy.config.schema import CellConfig
@@ -120,6 +122,7 @@ def _run(
         ledger = Ledger(outcome.events)
         ledger.write(folder / LEDGER_FILE)
         statement = _state(config, ledger, len(outcome.history))
+        supposed = what_if((entry.what_if_mu for entry in outcome.history), statement.delta)
     rounds = _rounds(config, outcome, statement)
     score = _score(data, outcome)
     status, reason = _status(outcome, score)
@@ -132,7 +135,7 @@ def _run(
         round=outcome.collapse.round_number if outcome.collapse else None,
         score=score,
         rounds=rounds,
-        privacy=statement.to_json(),
+        privacy={**statement.to_json(), "what_if": supposed and supposed.to_json()},
         verdict=verdict(statement),
     )
 
@@ -149,11 +152,19 @@ def _state(config: CellConfig, ledger: Ledger, rounds: int) -> PrivacyStatement:
         rounds=rounds,
         delta=_delta(config, arrange(data, config.federation.name)),
         view=config.privacy.view,  # type: ignore[arg-type]
-        unit=None if config.privacy.unit == "auto" else config.privacy.unit,  # type: ignore[arg-type]
+        unit=_unit(config, ledger),
         randomness=config.privacy.randomness,  # type: ignore[arg-type]
         assumptions=assumptions(config, data),
         records_per_patient=records_per_patient(data),
     )
+
+
+def _unit(config: CellConfig, ledger: Ledger) -> Unit | None:
+    """Whose privacy the headline speaks of: what was asked for, else the mechanism's own unit."""
+    if config.privacy.unit != "auto":
+        return config.privacy.unit  # type: ignore[return-value]
+    # A mechanism states its own unit first (see ``mechanisms.base.Release``).
+    return ledger.events[0].unit if len(ledger) else None
 
 
 def _privacy_of_failure(

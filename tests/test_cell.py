@@ -189,10 +189,12 @@ def torn(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second site raises in round 2."""
     honest = CellRuntime.train
 
-    def train(runtime: CellRuntime, partition: int, number: int, weights: Any) -> Any:
+    def train(
+        runtime: CellRuntime, partition: int, number: int, weights: Any, *more: Any, **named: Any
+    ) -> Any:
         if (partition, number) == (1, 2):
             raise RuntimeError("volume 7 is torn\nand so is volume 8")
-        return honest(runtime, partition, number, weights)
+        return honest(runtime, partition, number, weights, *more, **named)
 
     monkeypatch.setattr(CellRuntime, "train", train)
 

@@ -44,6 +44,7 @@ from fedprivacy.accounting.sparse_vector import (
 )
 from fedprivacy.accounting.statement import PrivacyStatement, privacy_statement
 from fedprivacy.accounting.units import NEIGHBOURING, UNITS, VIEWS, Neighbouring, Unit, View
+from fedprivacy.accounting.what_if import WhatIf, what_if
 
 __all__ = [
     "NEIGHBOURING",
@@ -62,6 +63,7 @@ __all__ = [
     "SparseVectorPrice",
     "Unit",
     "View",
+    "WhatIf",
     "bound",
     "calibrate_noise",
     "caps",
@@ -90,4 +92,5 @@ __all__ = [
     "shuffle_delta_floor",
     "shuffle_epsilon_floor",
     "shuffled_event",
+    "what_if",
 ]

@@ -58,6 +58,11 @@ def describe(event: dp.DpEvent) -> str:
         )
     if isinstance(event, dp.GaussianDpEvent):
         return f"Gaussian noise of {event.noise_multiplier:.6g} clip norms"
+    if isinstance(event, dp.RandomizedResponseDpEvent):
+        keep = 1 - event.noise_parameter * (1 - 1 / event.num_buckets)
+        return (
+            f"randomised response among {event.num_buckets}, the truth with probability {keep:.6g}"
+        )
     if isinstance(event, dp.LaplaceDpEvent):
         return f"Laplace noise of scale {event.noise_multiplier:.6g} bounds"
     return repr(event)

@@ -13,8 +13,15 @@ from fedprivacy.result import SCHEMA
 
 _MEANINGLESS = ("device", "engine", "tracking", "sweep", "grids", "collapse")
 # A split file's path says nothing: its content is in the fingerprint. declared_records decides the
-# divisor alone, which ``meaning`` works out.
-_DATASET_MEANINGLESS = ("root", "training", "declared_by_size", "declared_records", "split_file")
+# divisor alone, which ``meaning`` works out, and feature_bounds a key of the algorithm.
+_DATASET_MEANINGLESS = (
+    "root",
+    "training",
+    "declared_by_size",
+    "declared_records",
+    "feature_bounds",
+    "split_file",
+)
 NEVER = "never"
 
 
@@ -39,10 +46,11 @@ def meaning(config: CellConfig) -> dict[str, Any]:
         plain.pop("schedule")
         plain["privacy"] = {}
     algorithm = plain["algorithm"]
-    algorithm.pop("grad_engine", None)
-    algorithm.pop("physical_batch", None)
-    if algorithm["name"] == "dpsgd" and algorithm["divisor"] is None:
-        algorithm["divisor"] = algorithm["sampling_rate"] * config.dataset.declared_records
+    for part in (algorithm, *algorithm.get("mechanisms", ())):
+        part.pop("grad_engine", None)
+        part.pop("physical_batch", None)
+        if part["name"] == "dpsgd" and part["divisor"] is None:
+            part["divisor"] = part["sampling_rate"] * config.dataset.declared_records
     return plain
 
 

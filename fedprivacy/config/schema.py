@@ -144,12 +144,22 @@ class GaussianClippedConf(AlgorithmConf):
         clip: C, norm of the update over the whole round; L2 (gaussian) or L1 (laplace).
         noise_multiplier: z: standard deviation (gaussian) or scale (laplace) of the noise over C.
         noise: gaussian (2/z-GDP a round) or laplace (pure epsilon 2/z a round).
+        clipping: fixed, or adaptive: the server moves C towards a quantile of the update norms, by
+            noisy indicators that the sites send along.
+        clip_quantile: adaptive only: share of the updates that C should not cut.
+        clip_rate: adaptive only: step of the logarithm of C in one round.
+        indicator_noise: adaptive only: standard deviation of the noise of one indicator; null: 1.5
+            noise multipliers.
     """
 
     name: str = "gaussian_clipped"
     clip: float = 1.0
     noise_multiplier: float = 1.0
     noise: str = "gaussian"
+    clipping: str = "fixed"
+    clip_quantile: float = 0.5
+    clip_rate: float = 0.2
+    indicator_noise: float | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +169,77 @@ class PercentileConf(AlgorithmConf):
     name: str = "percentile"
     percentile: float = 10.0
     gamma: float = 0.01
+
+
+@dataclass(frozen=True)
+class CentralGaussianConf(AlgorithmConf):
+    """DP-FedAvg at a trusted server: clipped updates, equal weights, noise on the average.
+
+    Attributes:
+        clip: C, L2 norm that each site's update is clipped to; where it starts, if adaptive.
+        noise_multiplier: z: standard deviation of the noise on the sum of the updates over C.
+        n_sites: declared public number of sites; null: those of the federation, which are public.
+        clipping: fixed or adaptive (C follows a quantile of the update norms).
+        clip_quantile: adaptive only: share of the updates that C should not cut.
+        clip_rate: adaptive only: step of the logarithm of C in one round.
+        count_noise: adaptive only: standard deviation of the noise of the count; null: the larger
+            of n/20 and 1.5 noise multipliers.
+    """
+
+    name: str = "central_gaussian"
+    clip: float = 1.0
+    noise_multiplier: float = 1.0
+    n_sites: int | None = None
+    clipping: str = "fixed"
+    clip_quantile: float = 0.5
+    clip_rate: float = 0.2
+    count_noise: float | None = None
+
+
+@dataclass(frozen=True)
+class LocalSourceConf(AlgorithmConf):
+    """Local DP: noise on the records, drawn once and kept for all rounds.
+
+    Attributes:
+        noise_multiplier: z: standard deviation of the noise over half the diameter of the
+            features' declared range.
+        bounds: lower and upper bound that every feature is clipped to; declared, public.
+        radius: L2 bound of the features around the middle of their range; null: none.
+        label_keep: probability with which a label is kept; otherwise it is another one, uniformly.
+    """
+
+    name: str = "local_source"
+    noise_multiplier: float = 1.0
+    bounds: list[float] = field(default_factory=lambda: [-3.0, 3.0])
+    radius: float | None = None
+    label_keep: float = 0.9
+
+
+@dataclass(frozen=True)
+class ReleaseGaussianConf(AlgorithmConf):
+    """Noise on the final model alone, clipped around its public start.
+
+    Attributes:
+        clip: C, largest L2 distance of the final weights from the initial ones.
+        noise_multiplier: z: standard deviation of the noise over C; one event, 2/z-GDP.
+    """
+
+    name: str = "release_gaussian"
+    clip: float = 1.0
+    noise_multiplier: float = 1.0
+
+
+@dataclass(frozen=True)
+class StackedConf(AlgorithmConf):
+    """Several mechanisms, each in its place.
+
+    Attributes:
+        mechanisms: names, or the settings of an algorithm with its name; those not given are the
+            algorithm's and the dataset's defaults. Update filters act in the order given.
+    """
+
+    name: str = "stacked"
+    mechanisms: list[Any] = field(default_factory=list)
 
 
 # --------------------------------------------------------------------------- schedule
@@ -218,6 +299,7 @@ class DatasetConf:
             site at each size; read by declared_records alone.
         declared_records: the one of them that holds: the constant of this size unless it is given;
             used for the DP-SGD divisor, never measured.
+        feature_bounds: declared public range of every feature; local_source clips to it.
         metric: the score.
     """
 
@@ -233,6 +315,7 @@ class DatasetConf:
     max_records_per_patient: int | None = None
     declared_by_size: dict[str, int] = field(default_factory=dict)
     declared_records: int = MISSING
+    feature_bounds: list[float] = field(default_factory=lambda: [-3.0, 3.0])
     metric: str = MISSING
     training: TrainingDefaults = field(default_factory=TrainingDefaults)
 
@@ -304,7 +387,8 @@ class FederationConf:
     Attributes:
         name: fedavg, local (each site alone) or central (all records pooled).
         lr_decay: the learning rate of round r = 1, 2, ... is lr * lr_decay ** (r - 1).
-        weighting: examples (by the declared public numbers of records) or uniform.
+        weighting: examples (by the declared public numbers of records), uniform, or auto:
+            examples, but uniform where the server's noise asks for equal weights.
         evaluate_every: held-out scores after every so many rounds and after the last; 0: the last
             round only.
     """
@@ -317,7 +401,7 @@ class FederationConf:
     optimizer: str = MISSING
     momentum: float = MISSING
     lr_decay: float = 1.0
-    weighting: str = "examples"
+    weighting: str = "auto"
     evaluate_every: int = 1
 
 

@@ -19,6 +19,10 @@ GROUPS: dict[str, dict[str, type]] = {
         "gaussian": schema.GaussianConf,
         "gaussian_clipped": schema.GaussianClippedConf,
         "percentile": schema.PercentileConf,
+        "central_gaussian": schema.CentralGaussianConf,
+        "local_source": schema.LocalSourceConf,
+        "release_gaussian": schema.ReleaseGaussianConf,
+        "stacked": schema.StackedConf,
     },
     "dataset": {
         "wisconsin": schema.WisconsinConf,

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from fedprivacy.accounting.units import VIEWS
 from fedprivacy.config.schema import (
     BreastDensityConf,
     CellConfig,
+    CentralGaussianConf,
     DpsgdConf,
     GaussianClippedConf,
     GaussianConf,
     HiggsConf,
     IxiConf,
+    LocalSourceConf,
     PercentileConf,
+    ReleaseGaussianConf,
+    StackedConf,
     SvtConf,
     SvtExactConf,
     SvtFlare28Conf,
 )
+from fedprivacy.config.stack import completed, parts
 from fedprivacy.data.shapes import record_shape, task_of
 from fedprivacy.device import DEVICES, resolve_device
 from fedprivacy.errors import ConfigError
+from fedprivacy.mechanisms.central_gaussian import check_central
 from fedprivacy.mechanisms.dpsgd_ranges import check_settings
-from fedprivacy.mechanisms.gaussian_clipped import check_clipped
+from fedprivacy.mechanisms.gaussian_clipped import check_clipped, site_rule
+from fedprivacy.mechanisms.local_source import check_source
 from fedprivacy.mechanisms.percentile import check_percentile
 from fedprivacy.mechanisms.settling import settle
 from fedprivacy.mechanisms.svt_exact import check_exact
@@ -99,7 +107,7 @@ def _check_run(config: CellConfig) -> None:
 def _check_federation(config: CellConfig) -> None:
     federation = config.federation
     one_of("federation.name", federation.name, ("fedavg", "local", "central"))
-    one_of("federation.weighting", federation.weighting, ("examples", "uniform"))
+    one_of("federation.weighting", federation.weighting, ("auto", "examples", "uniform"))
     one_of("federation.optimizer", federation.optimizer, ("sgd", "adam"))
     in_range("federation.rounds", federation.rounds, least=1)
     in_range("federation.local_epochs", federation.local_epochs, above=0)
@@ -167,6 +175,10 @@ def _check_algorithm(config: CellConfig) -> None:
         GaussianConf: _check_gaussian,
         GaussianClippedConf: _check_gaussian_clipped,
         PercentileConf: _check_percentile,
+        CentralGaussianConf: _check_central_gaussian,
+        LocalSourceConf: _check_local_source,
+        ReleaseGaussianConf: _check_release_gaussian,
+        StackedConf: _check_stacked,
     }
     check = checks.get(type(config.algorithm))
     if check is not None:
@@ -215,12 +227,80 @@ def _check_gaussian_clipped(config: CellConfig) -> None:
     conf = config.algorithm
     assert isinstance(conf, GaussianClippedConf)
     check_clipped(conf.clip, conf.noise_multiplier, conf.noise)
+    if site_rule(conf) is not None:
+        _needs_federation(config, "an adaptive clip norm follows all sites' updates")
 
 
 def _check_percentile(config: CellConfig) -> None:
     conf = config.algorithm
     assert isinstance(conf, PercentileConf)
     check_percentile(conf.percentile, conf.gamma)
+
+
+def _check_central_gaussian(config: CellConfig) -> None:
+    conf = config.algorithm
+    assert isinstance(conf, CentralGaussianConf)
+    check_central(conf)
+    _needs_federation(config, "the server adds noise to the average of all sites")
+    if config.federation.weighting == "examples":
+        raise ConfigError(
+            "federation.weighting",
+            "examples",
+            "auto or uniform with central_gaussian: weighting by examples lets one site move the "
+            "average by more than clip / n, so its noise would prove less than it says",
+            "federation.weighting=auto",
+        )
+
+
+def _check_local_source(config: CellConfig) -> None:
+    conf = config.algorithm
+    assert isinstance(conf, LocalSourceConf)
+    check_source(conf)
+    if config.schedule.decay != 1:
+        raise ConfigError(
+            "schedule.decay",
+            config.schedule.decay,
+            "1 with local_source, whose noise is drawn once and kept for all rounds",
+            "schedule.decay=1",
+        )
+    if task_of(config.dataset) == "segmentation":
+        raise ConfigError(
+            "algorithm.name",
+            conf.name,
+            f"another algorithm on {config.dataset.name}: local_source randomises one label for "
+            "each record, and masks have one for each voxel",
+            "algorithm=dpsgd",
+        )
+
+
+def _check_release_gaussian(config: CellConfig) -> None:
+    conf = config.algorithm
+    assert isinstance(conf, ReleaseGaussianConf)
+    check_clipped(conf.clip, conf.noise_multiplier, "gaussian")
+    if config.federation.name == "local":
+        _needs_federation(config, "one final model is published")
+
+
+def _check_stacked(config: CellConfig) -> None:
+    conf = config.algorithm
+    assert isinstance(conf, StackedConf)
+    whole = completed(conf, config.dataset)
+    for part in parts(whole):
+        _check_algorithm(replace(config, algorithm=part))
+    # Parts that are sound by themselves may still not go together.
+    from fedprivacy.mechanisms.registry import build_mechanism
+
+    build_mechanism(whole, config.dataset.declared_records)
+
+
+def _needs_federation(config: CellConfig, because: str) -> None:
+    if config.federation.name != "fedavg":
+        raise ConfigError(
+            "federation.name",
+            config.federation.name,
+            f"fedavg with algorithm={config.algorithm.name}: {because}",
+            "federation=fedavg",
+        )
 
 
 def _check_privacy(config: CellConfig) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -32,22 +32,26 @@ class TrainAnswer:
 
     Attributes:
         node: the node that answered.
-        event: what the site released, for the ledger, as JSON values.
+        events: what the site released, for the ledger, as JSON values.
         update: ``(d,)`` float32.
         num_examples: the site's weight in the average.
         steps: local optimiser steps.
         loss: mean training loss; None if the site does not report it or it is not finite.
         noise_norm: expected L2 norm of the noise in the update; None if the site does not report
             it.
+        signal: noisy value for the next clip norm; None if there is none.
+        what_if_mu: see ``mechanisms.base.Protected``; None if the site does not report it.
     """
 
     node: int
-    event: dict[str, Any]
+    events: tuple[dict[str, Any], ...]
     update: torch.Tensor
     num_examples: float
     steps: int
     loss: float | None
     noise_norm: float | None
+    signal: float | None = None
+    what_if_mu: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,12 @@ class CollapseAnswer:
     Attributes:
         site: its name.
         reason: in words.
-        event: the answer itself, for the ledger, as JSON values: it depends on the records.
+        events: the answer itself, for the ledger, as JSON values: it depends on the records.
     """
 
     site: str
     reason: str
-    event: dict[str, Any]
+    events: tuple[dict[str, Any], ...]
 
 
 def read_report(message: Message) -> dict[str, Any]:
@@ -84,13 +88,12 @@ def told_events(messages: Iterable[Message]) -> tuple[dict[str, Any], ...]:
 
     For an exchange that failed: what sites sent has been released, whatever another one did.
     """
-    events = []
+    events: list[dict[str, Any]] = []
     for message in messages:
         with suppress(ClientFailure):
             report = read_report(message)
             with _malformed(message):
-                Event.from_json(report["event"])
-                events.append(report["event"])
+                events.extend(_sound_events(report))
     return tuple(events)
 
 
@@ -109,21 +112,25 @@ def read_training(
     """
     report = read_report(message)
     with _malformed(message):
-        event, site = report["event"], str(report["site"])
-        told = Event.from_json(event)
-        if (told.round, told.site) != (round_number, site):
-            raise ValueError(f"an event of round {told.round} at {told.site}")
+        events, site = _sound_events(report), str(report["site"])
+        for told in map(Event.from_json, events):
+            if (told.round, told.site) != (round_number, site):
+                raise ValueError(f"an event of round {told.round} at {told.site}")
         if report["status"] == "collapsed":
-            return CollapseAnswer(site, str(report["reason"]), event)
-        loss, noise = report.get("loss"), report.get("noise_norm")
+            return CollapseAnswer(site, str(report["reason"]), events)
+        optional = {
+            key: None if report.get(key) is None else _number(report[key])
+            for key in ("loss", "signal", "what_if_mu")
+        }
+        noise = report.get("noise_norm")
         return TrainAnswer(
             node=message.metadata.src_node_id,
-            event=event,
+            events=events,
             update=decode_vector(message.content[ARRAYS]["vector"], size),
             num_examples=_number(message.content[METRICS][NUM_EXAMPLES], 1),
             steps=int(_number(report["steps"], 1)),
-            loss=None if loss is None else _number(loss),
             noise_norm=None if noise is None else _number(noise, 0),
+            **optional,
         )
 
 
@@ -142,6 +149,16 @@ def read_evidence(message: Message) -> Evidence:
         if not len(rows) == len(labels) == sum(count for _, count in parts):
             raise ValueError(f"{len(rows)} rows, {len(labels)} labels, parts {parts}")
         return Evidence(rows, labels, parts)
+
+
+def _sound_events(report: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """The events of a report, of which there is at least one."""
+    events = tuple(report["events"])
+    if not events:
+        raise ValueError("no event")
+    for event in events:
+        Event.from_json(event)
+    return events
 
 
 @contextmanager

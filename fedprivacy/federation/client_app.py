@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import secrets
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Context, Message
+from flwr.app import ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 
 from fedprivacy.federation.messages import (
@@ -21,7 +22,9 @@ from fedprivacy.federation.messages import (
 )
 from fedprivacy.federation.site import CellRuntime, LocalCollapse, open_runtime
 
-Handler = Callable[[Message, CellRuntime, int], Message]
+Handler = Callable[[Message, CellRuntime, int, Context], Message]
+
+_SITE, _SECRET = "site", "secret"
 
 app = ClientApp()
 
@@ -40,7 +43,7 @@ def guarded(handler: Handler) -> Callable[[Message, Context], Message]:
             runtime = open_runtime(str(context.run_config[CELL]))
             site = runtime.nodes[partition].name
             _use_threads(runtime.config.engine.torch_threads)
-            return handler(message, runtime, partition)
+            return handler(message, runtime, partition, context)
         except Exception as error:
             report = {
                 "status": "failed",
@@ -59,21 +62,37 @@ def _use_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def train_site(message: Message, runtime: CellRuntime, partition: int) -> Message:
+def kept_secret(context: Context) -> int:
+    """256 bits that a site draws once and keeps in its own state, whichever process serves it.
+
+    Noise on records is drawn once: new noise in each round would be as many releases.
+    """
+    if _SITE not in context.state:
+        context.state[_SITE] = ConfigRecord({_SECRET: secrets.token_hex(32)})
+    return int(str(context.state[_SITE][_SECRET]), 16)
+
+
+def train_site(message: Message, runtime: CellRuntime, partition: int, context: Context) -> Message:
     """Train from the global weights; send the protected update and its event.
 
     Collapsed training sends the news of it and no array.
     """
-    weights, round_number = read_instruction(message)
-    done = runtime.train(partition, round_number, weights)
-    report: dict[str, Any] = {"site": done.event.site, "event": done.event.to_json()}
+    weights, round_number, clip = read_instruction(message)
+    secret = kept_secret(context) if runtime.source is not None else 0
+    done = runtime.train(partition, round_number, weights, clip=clip, secret=secret)
+    events = [event.to_json() for event in done.events]
+    report: dict[str, Any] = {"site": done.events[0].site, "events": events}
     if isinstance(done, LocalCollapse):
         report |= {"status": "collapsed", "reason": done.reason}
         return trouble_reply(message, partition=partition, report=report)
     report |= {"status": "ok", "steps": done.steps}
+    if done.signal is not None:
+        report["signal"] = done.signal
     if runtime.config.privacy.diagnostics:
-        # Both may depend on the records: a filter's noise follows the size of the raw update.
+        # All may depend on the records: a filter's noise follows the size of the raw update.
         diagnostics = {"loss": done.loss, "noise_norm": done.noise_norm}
+        if done.what_if_mu is not None:
+            diagnostics["what_if_mu"] = done.what_if_mu
         report |= {name: value for name, value in diagnostics.items() if math.isfinite(value)}
     return train_reply(
         message,
@@ -84,12 +103,14 @@ def train_site(message: Message, runtime: CellRuntime, partition: int) -> Messag
     )
 
 
-def evaluate_site(message: Message, runtime: CellRuntime, partition: int) -> Message:
+def evaluate_site(
+    message: Message, runtime: CellRuntime, partition: int, context: Context
+) -> Message:
     """Score the weights on held-out records; send the evidence.
 
     Weights whose predictions are not finite send the news of it and no array.
     """
-    weights, _ = read_instruction(message)
+    weights, _, _ = read_instruction(message)
     rows, labels, parts = runtime.evaluate(partition, weights)
     if not np.isfinite(rows).all():
         site = runtime.nodes[partition].name

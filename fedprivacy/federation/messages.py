@@ -17,7 +17,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from numpy.typing import NDArray
 
 ARRAYS, CONFIG, METRICS, REPORT = "arrays", "config", "metrics", "report"
-ROUND = "server-round"
+ROUND, CLIP = "server-round", "clip"
 PARTITION, NUM_EXAMPLES = "partition", "num-examples"
 # Keys of the run configuration; the app's manifest must know each of them.
 CELL, SITES, EVALUATE = "cell", "num-sites", "evaluate"
@@ -69,20 +69,24 @@ def _check(array: Array, axes: int) -> None:
         )
 
 
-def instruction(vector: torch.Tensor, round_number: int) -> RecordDict:
-    """What the server sends to a site: weights and the number of the round."""
+def instruction(vector: torch.Tensor, round_number: int, clip: float | None = None) -> RecordDict:
+    """What the server sends to a site: weights, the number of the round, the clip norm if any."""
+    config: dict[str, int | float] = {ROUND: round_number}
+    if clip is not None:
+        config[CLIP] = clip
     return RecordDict(
         {
             ARRAYS: ArrayRecord({"vector": encode_vector(vector)}),
-            CONFIG: ConfigRecord({ROUND: round_number}),
+            CONFIG: ConfigRecord(config),
         }
     )
 
 
-def read_instruction(message: Message) -> tuple[torch.Tensor, int]:
+def read_instruction(message: Message) -> tuple[torch.Tensor, int, float | None]:
     """Inverse of ``instruction``."""
-    array, number = message.content[ARRAYS]["vector"], message.content[CONFIG][ROUND]
-    return decode_vector(array), int(number)
+    array, config = message.content[ARRAYS]["vector"], message.content[CONFIG]
+    clip = config.get(CLIP)
+    return decode_vector(array), int(config[ROUND]), None if clip is None else float(clip)
 
 
 def train_reply(

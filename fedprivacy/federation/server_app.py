@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
@@ -12,8 +13,9 @@ from fedprivacy.errors import ClientFailure, TrainingCollapsed
 from fedprivacy.federation.guards import StrictGrid
 from fedprivacy.federation.listeners import find_listener
 from fedprivacy.federation.messages import ARRAYS, CELL, EVALUATE, SITES
-from fedprivacy.federation.site import open_runtime
+from fedprivacy.federation.site import CellRuntime, open_runtime
 from fedprivacy.federation.strategy import SiteStrategy
+from fedprivacy.mechanisms.server import SERVER_SITE
 
 OUTCOME = "outcome"
 
@@ -31,10 +33,13 @@ def main(grid: Grid, context: Context) -> None:
         [node.name for node in runtime.nodes],
         runtime.initial_weights,
         rounds=config.federation.rounds,
-        scored=scored_rounds(config.federation, bool(context.run_config.get(EVALUATE, True))),
+        scored=_scored(runtime, bool(context.run_config.get(EVALUATE, True))),
         local=config.federation.name == "local",
         metric=runtime.data.metric,
         listener=find_listener(context),
+        server=runtime.server,
+        strengths=runtime.strengths,
+        streams=lambda number: runtime.streams(number, SERVER_SITE),
     )
     trouble = _run(strategy, strict, config.federation.rounds)
     outcome = {
@@ -48,6 +53,14 @@ def main(grid: Grid, context: Context) -> None:
     }
     context.state[OUTCOME] = ConfigRecord({"json": json.dumps(outcome)})
     context.state[ARRAYS] = strategy.final_arrays()
+
+
+def _scored(runtime: CellRuntime, evaluate: bool) -> frozenset[int]:
+    """The rounds that are scored: where only the final model is published, only the last."""
+    federation = runtime.config.federation
+    if runtime.server.release is not None:
+        federation = replace(federation, evaluate_every=0)
+    return scored_rounds(federation, evaluate)
 
 
 def scored_rounds(federation: FederationConf, evaluate: bool = True) -> frozenset[int]:

@@ -14,25 +14,24 @@ import torch
 from numpy.typing import NDArray
 
 from fedprivacy.accounting.events import Event
-from fedprivacy.accounting.units import View
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.config.serialization import loads
-from fedprivacy.data.base import FederatedData
+from fedprivacy.data.base import FederatedData, records_per_patient
 from fedprivacy.data.cache import dataset_key, load_data
 from fedprivacy.device import resolve_device
 from fedprivacy.federation.arrangement import Node, arrange
 from fedprivacy.federation.device_records import DeviceRecords
 from fedprivacy.mechanisms.base import Mechanism
 from fedprivacy.mechanisms.registry import build_mechanism
+from fedprivacy.mechanisms.server import ServerSide, source_of
 from fedprivacy.metrics import evidence
 from fedprivacy.models.registry import build_model
 from fedprivacy.schedules import strengths
 from fedprivacy.training.losses import LOSSES
 from fedprivacy.training.parameters import FlatParameters
 from fedprivacy.training.randomness import Streams, derive_seed
-from fedprivacy.training.task import LocalTask, OptimizerSpec
+from fedprivacy.training.task import LocalTask, OptimizerSpec, Trained
 
-VIEW: View = "server_updates"
 _EVALUATION_SCALARS = 1 << 20
 
 
@@ -42,19 +41,23 @@ class LocalUpdate:
 
     Attributes:
         update: ``(d,)`` float32 on the CPU, protected.
-        event: what was released, for the ledger.
+        events: what was released, for the ledger: one statement for each kind.
         steps: local optimiser steps.
         loss: mean training loss, a diagnostic.
         noise_norm: expected L2 norm of the noise in the update.
         num_examples: the site's weight.
+        signal: a noisy value for the server, see ``Protected.signal``.
+        what_if_mu: a diagnostic, see ``Protected.what_if_mu``.
     """
 
     update: torch.Tensor
-    event: Event
+    events: tuple[Event, ...]
     steps: int
     loss: float
     noise_norm: float
     num_examples: int
+    signal: float | None = None
+    what_if_mu: float | None = None
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,12 @@ class LocalCollapse:
 
     Attributes:
         reason: in words.
-        event: the news of the collapse itself, for the ledger: whether training collapsed
+        events: the news of the collapse itself, for the ledger: whether training collapsed
             depends on the records, and no mechanism stands between them and the news.
     """
 
     reason: str
-    event: Event
+    events: tuple[Event, ...]
 
 
 class CellRuntime:
@@ -82,6 +85,9 @@ class CellRuntime:
         self.mechanism: Mechanism = build_mechanism(
             config.algorithm, config.dataset.declared_records
         )
+        self.source = source_of(self.mechanism)
+        self.server = ServerSide.of(self.mechanism)
+        self.records_per_patient = records_per_patient(self.data)
         # Without protection the schedule decides nothing, not even whether it is a sound one.
         self.strengths: tuple[float | None, ...] = (None,) * config.federation.rounds
         if self.mechanism.placement != "none":
@@ -92,9 +98,16 @@ class CellRuntime:
         self.parameters = FlatParameters(model.to(self.device))
         self.initial_weights: torch.Tensor = self.parameters.snapshot()
         self._records = DeviceRecords(dataset_key(config.dataset), self.device)
+        self._noisy: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def train(
-        self, partition: int, round_number: int, weights: torch.Tensor
+        self,
+        partition: int,
+        round_number: int,
+        weights: torch.Tensor,
+        *,
+        clip: float | None = None,
+        secret: int = 0,
     ) -> LocalUpdate | LocalCollapse:
         """Train one site from the global weights and protect its update.
 
@@ -102,46 +115,69 @@ class CellRuntime:
             partition: index of the site.
             round_number: 1, 2, ...
             weights: ``(d,)`` float32 on the CPU.
+            clip: the public clip norm of the round, where one moves.
+            secret: 256 bits that the site drew once and keeps, for noise on its records.
 
         Raises:
             ProtectionError: the mechanism refused; nothing of the round may leave.
         """
-        node = self.nodes[partition]
-        task = self._task(partition, round_number, weights)
+        task = self._task(partition, round_number, weights, clip, secret)
         trained = self.mechanism.train(task)
         update = self.parameters.snapshot() - weights
-        release = self.mechanism.release(task, trained)
-        event = Event(
-            round=round_number,
-            site=node.name,
-            mechanism=self.mechanism.name,
-            unit=release.unit,
-            neighbouring=release.neighbouring,
-            view=VIEW,
-            dp_event=release.dp_event,
-            protected=task.strength is not None,
-            strength=task.strength,
-            reason=release.reason,
-            details=release.details,
-        )
+        events = self._events(partition, task, trained)
         if not bool(torch.isfinite(update).all()):
-            return LocalCollapse("weights became non-finite", _news_of_collapse(event))
+            news = tuple(map(_news_of_collapse, events))
+            return LocalCollapse("weights became non-finite", news)
         protected = self.mechanism.protect(update, task, trained)
-        by_size = self.config.federation.weighting == "examples"
         return LocalUpdate(
             update=protected.update,
-            event=event,
+            events=events,
             steps=trained.steps,
             loss=trained.loss,
             noise_norm=protected.noise_norm,
-            num_examples=len(task.x) if by_size else 1,
+            num_examples=len(task.x) if weighs_by_size(self.config) else 1,
+            signal=protected.signal,
+            what_if_mu=protected.what_if_mu,
         )
 
-    def _task(self, partition: int, round_number: int, weights: torch.Tensor) -> LocalTask:
+    def _events(self, partition: int, task: LocalTask, trained: Trained) -> tuple[Event, ...]:
+        """What the round releases: one statement for each kind that the mechanism speaks of."""
+        release = self.mechanism.release(task, trained)
+        return tuple(
+            Event(
+                round=task.streams.round_number,
+                site=self.nodes[partition].name,
+                mechanism=self.mechanism.name,
+                unit=said.unit,
+                neighbouring=said.neighbouring,
+                view=said.view,
+                dp_event=said.dp_event,
+                protected=task.strength is not None,
+                strength=task.strength,
+                reason=said.reason,
+                details=said.details,
+            )
+            for said in release.statements
+        )
+
+    def _task(
+        self,
+        partition: int,
+        round_number: int,
+        weights: torch.Tensor,
+        clip: float | None,
+        secret: int,
+    ) -> LocalTask:
         federation = self.config.federation
         lr = federation.lr * federation.lr_decay ** (round_number - 1)
         self._load(weights, training=True)
-        x, y = self._records.train(self.nodes[partition].train)
+        strength = self.strengths[round_number - 1]
+        streams = self.streams(round_number, partition)
+        if self.source is not None and strength is not None:
+            x, y = self._noisy_records(partition, secret, streams)
+        else:
+            x, y = self._records.train(self.nodes[partition].train)
+        earlier = self.strengths[: round_number - 1]
         return LocalTask(
             parameters=self.parameters,
             loss=self.loss,
@@ -150,14 +186,36 @@ class CellRuntime:
             optimizer=OptimizerSpec(federation.optimizer, lr, federation.momentum),
             batch_size=federation.batch_size,
             local_epochs=federation.local_epochs,
-            strength=self.strengths[round_number - 1],
-            streams=Streams(
-                seed=self.config.seed,
-                randomness=self.config.privacy.randomness,  # type: ignore[arg-type]
-                round_number=round_number,
-                site=partition,
-            ),
+            strength=strength,
+            streams=streams,
+            clip=clip,
+            protected_before=sum(one is not None for one in earlier),
+            last_round=round_number == federation.rounds,
+            records_per_patient=self.records_per_patient,
+            n_classes=self.data.n_classes,
         )
+
+    def streams(self, round_number: int, site: int) -> Streams:
+        """The random streams of a site, or of the server, in one round."""
+        return Streams(
+            seed=self.config.seed,
+            randomness=self.config.privacy.randomness,  # type: ignore[arg-type]
+            round_number=round_number,
+            site=site,
+        )
+
+    def _noisy_records(
+        self, partition: int, secret: int, streams: Streams
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A site's records with noise; equal in all rounds and processes for one secret."""
+        assert self.source is not None
+        key = (partition, secret)
+        if key not in self._noisy:
+            site = self.nodes[partition].train
+            rng = streams.kept("noise", secret)
+            x, y = self.source.records(site.train_x, site.train_y, self.data.n_classes, rng)
+            self._noisy[key] = (x.to(self.device), y.to(self.device))
+        return self._noisy[key]
 
     def evaluate(
         self, partition: int, weights: torch.Tensor
@@ -184,6 +242,15 @@ class CellRuntime:
         model, task = self.parameters.model, self.data.task
         parts = zip(torch.split(x, size), torch.split(y, size), strict=True)
         return torch.cat([evidence(task, model(part), target) for part, target in parts]).numpy()
+
+
+def weighs_by_size(config: CellConfig) -> bool:
+    """Whether sites weigh by their numbers of records, which are then public."""
+    weighting = config.federation.weighting
+    if weighting != "auto":
+        return weighting == "examples"
+    mechanism = build_mechanism(config.algorithm, config.dataset.declared_records)
+    return ServerSide.of(mechanism).central is None
 
 
 def _news_of_collapse(event: Event) -> Event:

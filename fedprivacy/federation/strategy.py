@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,9 @@ from fedprivacy.federation.answers import (
 )
 from fedprivacy.federation.messages import encode_vector, instruction
 from fedprivacy.federation.scoring import RoundScore, score_round
+from fedprivacy.mechanisms.central_gaussian import Average
+from fedprivacy.mechanisms.server import SERVER_SITE, ServerSide
+from fedprivacy.training.randomness import Streams
 
 Listener = Callable[["RoundOutcome"], None]
 
@@ -41,6 +44,7 @@ class RoundOutcome:
             not report theirs.
         scores: held-out scores; None in rounds that are not evaluated.
         events: ledger events of the round, as JSON values.
+        what_if_mu: by site, where sites report it; see ``mechanisms.base.Protected``.
     """
 
     round: int
@@ -50,6 +54,7 @@ class RoundOutcome:
     noise_norm: float | None
     scores: RoundScore | None
     events: tuple[dict[str, Any], ...]
+    what_if_mu: Mapping[str, float] = field(default_factory=dict)
 
 
 class SiteStrategy(FedAvg):  # type: ignore[misc]
@@ -67,6 +72,9 @@ class SiteStrategy(FedAvg):  # type: ignore[misc]
         local: keep one model per site and never average (the baseline without federation).
         metric: name of the score.
         listener: called after every round; may raise to end the run.
+        server: what the cell's mechanism does at the server.
+        strengths: of the protection in each round; None where it is off.
+        streams: the server's own random streams in a round.
     """
 
     def __init__(
@@ -80,11 +88,18 @@ class SiteStrategy(FedAvg):  # type: ignore[misc]
         local: bool,
         metric: str,
         listener: Listener | None = None,
+        server: ServerSide | None = None,
+        strengths: Sequence[float | None] | None = None,
+        streams: Callable[[int], Streams] | None = None,
     ) -> None:
         super().__init__(min_train_nodes=len(nodes), min_evaluate_nodes=len(nodes))
         self.nodes, self.sites, self.rounds, self.local = list(nodes), sites, rounds, local
         self.scored, self.metric, self.listener = scored, metric, listener
         self.weights = dict.fromkeys(self.nodes, initial)
+        self.initial, self.server = initial, server or ServerSide()
+        self.strengths = strengths or (None,) * rounds
+        self.streams = streams or (lambda number: Streams(0, "secret", number, SERVER_SITE))
+        self.clip = self.server.first_clip
         self.history: list[RoundOutcome] = []
         self.released: list[dict[str, Any]] = []
         self.evaluate_s = 0.0
@@ -115,7 +130,7 @@ class SiteStrategy(FedAvg):  # type: ignore[misc]
         for node in self.nodes:
             weights = self.weights[node]
             if id(weights) not in shared:
-                shared[id(weights)] = instruction(weights, server_round)
+                shared[id(weights)] = instruction(weights, server_round, self.clip)
             messages.append(Message(shared[id(weights)], dst_node_id=node, message_type=kind))
         return messages
 
@@ -136,7 +151,8 @@ class SiteStrategy(FedAvg):  # type: ignore[misc]
         except ClientFailure as failure:
             failure.released = told_events(received)
             raise
-        self.released.extend(answer.event for answer in answers)
+        events = tuple(event for answer in answers for event in answer.events)
+        self.released.extend(events)
         trained: list[TrainAnswer] = []
         for answer in answers:
             if isinstance(answer, CollapseAnswer):
@@ -146,28 +162,46 @@ class SiteStrategy(FedAvg):  # type: ignore[misc]
         self.nodes = [answer.node for answer in trained]
         total = sum(answer.num_examples for answer in trained)
         shares = [answer.num_examples / total for answer in trained]
-        mean = self._apply(trained, shares, server_round)
+        average = self._average(trained, shares, server_round)
+        self._apply(trained, average.mean, server_round)
         losses = [answer.loss for answer in trained if answer.loss is not None]
         self._trained = RoundOutcome(
             round=server_round,
             steps=max(answer.steps for answer in trained),
             loss=sum(losses) / len(losses) if len(losses) == len(trained) else None,
-            update_norm=float(mean.norm()),
-            noise_norm=_noise_of_mean(shares, [answer.noise_norm for answer in trained]),
+            update_norm=float(average.mean.norm()),
+            noise_norm=_noise_of_mean(
+                shares, [answer.noise_norm for answer in trained], average.noise_norm
+            ),
             scores=None,
-            events=tuple(self.released[-len(trained) :]),
+            events=events,
+            what_if_mu={
+                str(answer.events[0]["site"]): answer.what_if_mu
+                for answer in trained
+                if answer.what_if_mu is not None
+            },
         )
         if server_round not in self.scored:
             self._finish(self._trained)
         return None, None
 
-    def _apply(
+    def _average(
         self, answers: Sequence[TrainAnswer], shares: Sequence[float], server_round: int
-    ) -> torch.Tensor:
-        """Add the updates to the weights; the averaged update ``(d,)`` in float64."""
-        mean = torch.zeros_like(answers[0].update, dtype=torch.float64)
-        for share, answer in zip(shares, answers, strict=True):
-            mean += share * answer.update.double()
+    ) -> Average:
+        """The averaged update, with the server's noise if any; moves the clip norm."""
+        average = self.server.average(
+            [answer.update for answer in answers],
+            shares,
+            [answer.signal for answer in answers],
+            self.strengths[server_round - 1],
+            self.clip,
+            self.streams(server_round),
+        )
+        self.clip = average.clip
+        return average
+
+    def _apply(self, answers: Sequence[TrainAnswer], mean: torch.Tensor, server_round: int) -> None:
+        """Add the updates, or their average, to the weights; publish the final ones."""
         if self.local:
             moved = [self.weights[answer.node] + answer.update for answer in answers]
         else:
@@ -175,9 +209,11 @@ class SiteStrategy(FedAvg):  # type: ignore[misc]
         # Finite updates may still overflow the float32 weights that they are added to.
         if not all(bool(torch.isfinite(one).all()) for one in moved):
             raise TrainingCollapsed("the updated weights are non-finite", server_round, "server")
+        if server_round == self.rounds and not self.local:
+            strength, streams = self.strengths[-1], self.streams(server_round)
+            moved = [self.server.publish(moved[0], self.initial, strength, streams)]
         each = moved if self.local else moved * len(answers)
         self.weights = dict(zip(self.nodes, each, strict=True))
-        return mean
 
     def _finish(self, outcome: RoundOutcome) -> None:
         self.history.append(outcome)
@@ -219,9 +255,11 @@ class SiteStrategy(FedAvg):  # type: ignore[misc]
         )
 
 
-def _noise_of_mean(shares: Sequence[float], norms: Sequence[float | None]) -> float | None:
+def _noise_of_mean(
+    shares: Sequence[float], norms: Sequence[float | None], server: float
+) -> float | None:
     """Expected norm of the noise in the average: independent noises add up in squares."""
     known = [norm for norm in norms if norm is not None]
     if len(known) < len(norms):
         return None
-    return math.hypot(*(share * norm for share, norm in zip(shares, known, strict=True)))
+    return math.hypot(server, *(share * norm for share, norm in zip(shares, known, strict=True)))

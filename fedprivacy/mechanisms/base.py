@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import dp_accounting
 import torch
 
-from fedprivacy.accounting.units import Neighbouring, Unit
+from fedprivacy.accounting.units import Neighbouring, Unit, View
 from fedprivacy.training.task import LocalTask, Trained
 
 Placement = Literal["none", "source", "training", "update", "aggregate", "release"]
@@ -25,6 +25,10 @@ class Release:
         neighbouring: the neighbouring relation that the event is stated for.
         reason: why nothing is proved, empty where something is.
         details: parameters a reader needs to follow the derivation (finite numbers or text).
+        view: the strongest adversary whose view the event covers.
+        also: what else holds of the same release: for another unit, relation or view. A mechanism
+            states the same kinds in every round, protected or not, since only statements of one
+            kind compose.
     """
 
     dp_event: dp_accounting.DpEvent
@@ -32,6 +36,13 @@ class Release:
     neighbouring: Neighbouring
     reason: str = ""
     details: Mapping[str, float | int | str] = field(default_factory=dict)
+    view: View = "server_updates"
+    also: tuple[Release, ...] = ()
+
+    @property
+    def statements(self) -> tuple[Release, ...]:
+        """This statement, whose unit is the mechanism's own, and all others."""
+        return (self, *self.also)
 
 
 @dataclass(frozen=True)
@@ -41,10 +52,16 @@ class Protected:
     Attributes:
         update: ``(d,)`` float32 on the CPU.
         noise_norm: expected L2 norm of the noise in it (0 without noise); for signal-to-noise.
+        signal: a noisy value that goes to the server with the update and is priced with it; for
+            the clip norm of the next round. None where there is none.
+        what_if_mu: mu of Gaussian DP had the update been clipped to its own norm with public
+            noise; no guarantee, and itself unprotected. None where the question does not arise.
     """
 
     update: torch.Tensor
     noise_norm: float = 0.0
+    signal: float | None = None
+    what_if_mu: float | None = None
 
 
 class Mechanism(Protocol):

@@ -125,7 +125,10 @@ class PercentileGaussian:
         )
         result = torch.from_numpy(noisy.astype(np.float32))
         check_update(result)
-        return Protected(result, noise_norm=sigma * math.sqrt(update.numel()))
+        norm = float(update.double().norm())
+        # Replace-one moves an update that is clipped to its own norm by twice that norm.
+        what_if = 2 * norm / sigma if sigma > 0 else None
+        return Protected(result, sigma * math.sqrt(update.numel()), what_if_mu=what_if)
 
     def release(self, task: LocalTask, trained: Trained) -> Release:
         """Nothing is proved, with or without noise."""

@@ -38,6 +38,7 @@ from fedprivacy.training.task import LocalTask, Trained
 
 _PLACEMENT: Placement = "update"
 NOISES = ("gaussian", "laplace")
+CLIPPINGS = ("fixed", "adaptive")
 NO_NOISE = "noise_multiplier=0 adds no noise: clipping alone proves nothing"
 _ORDERS = {"gaussian": 2, "laplace": 1}
 
@@ -109,14 +110,17 @@ class ClippedGaussian:
     """Clipped update with noise; the strength scales ``noise_multiplier``.
 
     Attributes:
-        clip: C, a public constant: the norm that the update is clipped to.
+        clip: C, a public constant: the norm that the update is clipped to; where it starts, if
+            it is adaptive.
         noise_multiplier: z, scale of the noise over C.
         noise: ``gaussian`` (L2 norm) or ``laplace`` (L1 norm, pure DP).
+        rule: how the server moves C from the sites' noisy indicators; None: it is fixed.
     """
 
     clip: float
     noise_multiplier: float
     noise: str = "gaussian"
+    rule: SiteClipRule | None = None
 
     name = "gaussian_clipped"
     placement = _PLACEMENT
@@ -129,7 +133,7 @@ class ClippedGaussian:
             ConfigError: a value is out of range.
         """
         check_clipped(conf.clip, conf.noise_multiplier, conf.noise)
-        return ClippedGaussian(conf.clip, conf.noise_multiplier, conf.noise)
+        return ClippedGaussian(conf.clip, conf.noise_multiplier, conf.noise, site_rule(conf))
 
     def train(self, task: LocalTask) -> Trained:
         """Plain local training; the protection acts on the update."""
@@ -144,12 +148,22 @@ class ClippedGaussian:
         check_update(update)
         if task.strength is None:
             return Protected(update)
-        scale = self.noise_multiplier * task.strength * self.clip
-        clipped = clip_norm(update.cpu().numpy().astype(np.float64), self.clip, self.noise)
+        clip, raw = task.clip or self.clip, update.cpu().numpy().astype(np.float64)
+        scale = self._own_noise(task.strength) * clip
+        clipped = clip_norm(raw, clip, self.noise)
         noisy = add_noise(clipped, scale, self.noise, task.streams.numpy("noise"))
         result = torch.from_numpy(noisy.astype(np.float32))
         check_update(result)
-        return Protected(result, expected_norm(update.numel(), scale, self.noise))
+        signal = None
+        if self.rule is not None:
+            norm = float(np.linalg.norm(raw))
+            signal = self.rule.indicator(norm, clip, task.streams.numpy("selection"))
+        return Protected(result, expected_norm(update.numel(), scale, self.noise), signal)
+
+    def _own_noise(self, strength: float) -> float:
+        """Noise of the update over C, which leaves the indicator its share."""
+        z = self.noise_multiplier * strength
+        return z if self.rule is None else self.rule.update_noise(z)
 
     def release(self, task: LocalTask, trained: Trained) -> Release:
         """One application of the noise, for one site under replace_one."""
@@ -158,14 +172,58 @@ class ClippedGaussian:
         z = self.noise_multiplier * task.strength
         details: dict[str, float | int | str] = {
             "z": z,
-            "C": self.clip,
+            "C": task.clip or self.clip,
             "noise": self.noise,
             "norm": f"L{_ORDERS[self.noise]}",
-            "scale": z * self.clip,
+            "scale": self._own_noise(task.strength) * (task.clip or self.clip),
             "strength": task.strength,
         }
+        event = noise_event(z, self.noise)
+        if self.rule is not None:
+            details |= {"clipping": "adaptive", "indicator_noise": self.rule.indicator_noise}
+            event = self.rule.dp_event(z)
         reason = "" if z > 0 else NO_NOISE
-        return Release(noise_event(z, self.noise), "site", "replace_one", reason, details)
+        return Release(event, "site", "replace_one", reason, details)
+
+
+def site_rule(conf: GaussianClippedConf) -> SiteClipRule | None:
+    """The rule of an adaptive clip norm; None where it is fixed.
+
+    Raises:
+        ConfigError: a value is out of range, or the indicator alone would use up the budget.
+    """
+    check_clip_rule(conf.clipping, conf.clip_quantile, conf.clip_rate)
+    if conf.clipping == "fixed":
+        return None
+    if conf.noise != "gaussian":
+        raise ConfigError(
+            "algorithm.clipping",
+            conf.clipping,
+            f"fixed with noise={conf.noise}: the indicator's Gaussian noise has no pure epsilon",
+            "algorithm.clipping=fixed or algorithm.noise=gaussian",
+        )
+    noise = conf.indicator_noise
+    if noise is None:
+        noise = 1.5 * conf.noise_multiplier
+    rule = SiteClipRule(conf.clip_quantile, conf.clip_rate, noise)
+    rule.update_noise(conf.noise_multiplier)
+    return rule
+
+
+def check_clip_rule(clipping: str, quantile: float, rate: float) -> None:
+    """Refuse an unknown clipping, and a quantile or a rate out of range.
+
+    Raises:
+        ConfigError: names the key, the value and what is allowed.
+    """
+    if clipping not in CLIPPINGS:
+        allowed = f"one of {', '.join(CLIPPINGS)}"
+        raise ConfigError("algorithm.clipping", clipping, allowed, "algorithm.clipping=fixed")
+    if not 0 < quantile < 1:
+        fix = "algorithm.clip_quantile=0.5"
+        raise ConfigError("algorithm.clip_quantile", quantile, "above 0 and below 1", fix)
+    if not (math.isfinite(rate) and rate > 0):
+        raise ConfigError("algorithm.clip_rate", rate, "finite and > 0", "algorithm.clip_rate=0.2")
 
 
 @dataclass(frozen=True)
@@ -202,8 +260,8 @@ class SiteClipRule:
         """
         if not 2 * self.indicator_noise > noise_multiplier > 0:
             allowed = f"above half the noise multiplier, {noise_multiplier / 2:g}, itself above 0"
-            fix = f"indicator_noise={2 * noise_multiplier:g}, which leaves 94 % to the update"
-            raise ConfigError("indicator_noise", self.indicator_noise, allowed, fix)
+            fix = f"algorithm.indicator_noise={2 * noise_multiplier:g}: 94 % is left to the update"
+            raise ConfigError("algorithm.indicator_noise", self.indicator_noise, allowed, fix)
         return float((noise_multiplier**-2 - (2 * self.indicator_noise) ** -2) ** -0.5)
 
     def indicator(self, norm: float, clip: float, rng: NoiseSource) -> float:

@@ -21,10 +21,12 @@ def unprotected_release(unit: Unit, neighbouring: Neighbouring, reason: str) -> 
     return Release(dp_accounting.NonPrivateDpEvent(), unit, neighbouring, reason)
 
 
+OFF_SCHEDULE = "the schedule leaves this round unprotected: the raw update left the site"
+
+
 def off_schedule_release(unit: Unit, neighbouring: Neighbouring) -> Release:
     """The release of a round that the schedule leaves unprotected."""
-    reason = "the schedule leaves this round unprotected: the raw update left the site"
-    return unprotected_release(unit, neighbouring, reason)
+    return unprotected_release(unit, neighbouring, OFF_SCHEDULE)
 
 
 @dataclass(frozen=True)

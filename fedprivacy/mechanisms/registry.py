@@ -10,21 +10,30 @@ from collections.abc import Callable
 
 from fedprivacy.config.schema import (
     AlgorithmConf,
+    CentralGaussianConf,
     DpsgdConf,
     GaussianClippedConf,
     GaussianConf,
+    LocalSourceConf,
     PercentileConf,
+    ReleaseGaussianConf,
+    StackedConf,
     SvtConf,
     SvtExactConf,
     SvtFlare28Conf,
 )
+from fedprivacy.config.stack import parts
 from fedprivacy.errors import ConfigError
 from fedprivacy.mechanisms.base import Mechanism
+from fedprivacy.mechanisms.central_gaussian import CentralGaussian
 from fedprivacy.mechanisms.dpsgd import DpSgd
 from fedprivacy.mechanisms.gaussian import PercentileGaussian
 from fedprivacy.mechanisms.gaussian_clipped import ClippedGaussian
+from fedprivacy.mechanisms.local_source import LocalSource
 from fedprivacy.mechanisms.none import NoMechanism
 from fedprivacy.mechanisms.percentile import PercentileFilter
+from fedprivacy.mechanisms.release_gaussian import ReleaseGaussian
+from fedprivacy.mechanisms.stacked import Stacked
 from fedprivacy.mechanisms.svt import SvtFilter
 from fedprivacy.mechanisms.svt_exact import SvtExactFilter
 from fedprivacy.mechanisms.svt_flare28 import SvtFlare28Filter
@@ -69,6 +78,26 @@ def _percentile(conf: AlgorithmConf, _declared_records: int) -> Mechanism:
     return PercentileFilter.from_conf(conf)
 
 
+def _central_gaussian(conf: AlgorithmConf, _declared_records: int) -> Mechanism:
+    assert isinstance(conf, CentralGaussianConf)
+    return CentralGaussian.from_conf(conf)
+
+
+def _local_source(conf: AlgorithmConf, _declared_records: int) -> Mechanism:
+    assert isinstance(conf, LocalSourceConf)
+    return LocalSource.from_conf(conf)
+
+
+def _release_gaussian(conf: AlgorithmConf, _declared_records: int) -> Mechanism:
+    assert isinstance(conf, ReleaseGaussianConf)
+    return ReleaseGaussian.from_conf(conf)
+
+
+def _stacked(conf: AlgorithmConf, declared_records: int) -> Mechanism:
+    assert isinstance(conf, StackedConf)
+    return Stacked.of([build_mechanism(part, declared_records) for part in parts(conf)])
+
+
 MECHANISMS: dict[str, Callable[[AlgorithmConf, int], Mechanism]] = {
     "none": _none,
     "dpsgd": _dpsgd,
@@ -78,6 +107,10 @@ MECHANISMS: dict[str, Callable[[AlgorithmConf, int], Mechanism]] = {
     "gaussian": _gaussian,
     "gaussian_clipped": _gaussian_clipped,
     "percentile": _percentile,
+    "central_gaussian": _central_gaussian,
+    "local_source": _local_source,
+    "release_gaussian": _release_gaussian,
+    "stacked": _stacked,
 }
 
 

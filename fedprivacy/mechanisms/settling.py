@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedprivacy.config.schema import CellConfig, DpsgdConf
+from fedprivacy.config.schema import CellConfig, DpsgdConf, StackedConf
+from fedprivacy.config.stack import completed
 from fedprivacy.errors import ConfigError
 
 
@@ -17,7 +18,8 @@ def settle(config: CellConfig) -> CellConfig:
     """The configuration with its noise multiplier filled in; unchanged where it stands already.
 
     A null noise multiplier becomes the dataset's default, or what ``target_epsilon`` asks for (see
-    ``calibration``). Settled configurations stay as they are.
+    ``calibration``); the parts of a stack get all their settings. Settled configurations stay as
+    they are.
 
     Raises:
         ConfigError: both a target and another noise were given, the target cannot be met, or the
@@ -25,6 +27,8 @@ def settle(config: CellConfig) -> CellConfig:
         DataError: real files are missing.
     """
     conf = config.algorithm
+    if isinstance(conf, StackedConf):
+        return replace(config, algorithm=completed(conf, config.dataset))
     if not isinstance(conf, DpsgdConf):
         return config
     if conf.target_epsilon is None:

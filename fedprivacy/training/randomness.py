@@ -17,10 +17,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-Purpose = Literal["init", "batches", "sampling", "noise", "selection"]
+Purpose = Literal["init", "batches", "sampling", "noise", "selection", "release"]
 Randomness = Literal["secret", "seeded"]
 
-_PRIVATE: frozenset[str] = frozenset({"sampling", "noise", "selection"})
+_PRIVATE: frozenset[str] = frozenset({"sampling", "noise", "selection", "release"})
 
 
 _TORCH_SEED_MASK = 2**63 - 1
@@ -55,19 +55,33 @@ class Streams:
             bits from the operating system; ``seeded`` derives their seeds, so that a run can be
             repeated and its certificate is a simulation.
         round_number: 1, 2, ...
-        site: index of the site.
+        site: index of the site; -1: the server.
+        part: of a stack of mechanisms, none of which may know another's noise; 0: no stack.
     """
 
     seed: int
     randomness: Randomness
     round_number: int
     site: int
+    part: int = 0
 
     def seed_for(self, purpose: Purpose) -> int:
         """Seed of one stream: derived (63 bits), or 256 bits of the operating system's entropy."""
         if purpose in _PRIVATE and self.randomness == "secret":
             return secrets.randbits(256)
-        return derive_seed(self.seed, purpose, self.round_number, self.site)
+        parts = (self.part,) if self.part else ()
+        return derive_seed(self.seed, purpose, self.round_number, self.site, *parts)
+
+    def kept(self, purpose: Purpose, secret: int) -> np.random.Generator:
+        """A numpy generator that is the same in every round, for noise drawn once and kept.
+
+        Args:
+            purpose: of the stream.
+            secret: 256 bits that the site drew once and keeps; used in ``secret`` mode alone.
+        """
+        if self.randomness == "secret":
+            return np.random.default_rng([secret, self.site])
+        return np.random.default_rng(derive_seed(self.seed, "kept", purpose, self.site))
 
     def torch(self, purpose: Purpose, device: torch.device | str = "cpu") -> torch.Generator:
         """A torch generator for one purpose. Each call in ``secret`` mode is a new stream."""

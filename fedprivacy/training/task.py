@@ -47,6 +47,11 @@ class LocalTask:
         local_epochs: passes over the site's records; may be fractional.
         strength: strength of the protection in this round; None where the schedule is off.
         streams: the random streams of this site and round.
+        clip: the public clip norm that the server sent along; None where none moves.
+        protected_before: protected rounds before this one.
+        last_round: whether the model is final after it.
+        records_per_patient: most training records of one patient at a site, public.
+        n_classes: number of classes of the targets.
     """
 
     parameters: FlatParameters
@@ -58,6 +63,11 @@ class LocalTask:
     local_epochs: float
     strength: float | None
     streams: Streams
+    clip: float | None = None
+    protected_before: int = 0
+    last_round: bool = False
+    records_per_patient: int = 1
+    n_classes: int = 2
 
 
 @dataclass(frozen=True)

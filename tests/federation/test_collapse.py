@@ -63,8 +63,10 @@ def site_2_diverges(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second site's learning rate explodes in round 2."""
     honest = CellRuntime._task
 
-    def task(runtime: CellRuntime, partition: int, number: int, weights: Any) -> LocalTask:
-        made = honest(runtime, partition, number, weights)
+    def task(
+        runtime: CellRuntime, partition: int, number: int, weights: Any, *more: Any, **named: Any
+    ) -> LocalTask:
+        made = honest(runtime, partition, number, weights, *more, **named)
         if (partition, number) == (1, 2):
             return replace(made, optimizer=OptimizerSpec("sgd", 1e38))
         return made

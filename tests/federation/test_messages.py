@@ -63,9 +63,15 @@ def test_a_vector_of_another_length_is_refused() -> None:
 @pytest.mark.usefixtures("identity")
 def test_an_instruction_is_read_back() -> None:
     content = instruction(torch.tensor([1.0, 2.0]), 7)
-    weights, number = read_instruction(Message(content, 1001, MessageType.TRAIN))
+    weights, number, clip = read_instruction(Message(content, 1001, MessageType.TRAIN))
     assert weights.tolist() == [1.0, 2.0]
-    assert number == 7
+    assert (number, clip) == (7, None)
+
+
+@pytest.mark.usefixtures("identity")
+def test_a_clip_norm_travels_with_the_instruction() -> None:
+    content = instruction(torch.tensor([1.0]), 2, 0.25)
+    assert read_instruction(Message(content, 1001, MessageType.TRAIN))[2] == 0.25
 
 
 @pytest.mark.usefixtures("identity")

@@ -61,7 +61,7 @@ def reply(
     message = Message(
         instruction(torch.zeros(2), 1), NODES[index] if node is None else node, MessageType.TRAIN
     )
-    told = {"status": "ok", "site": SITES[index], "event": event(SITES[index]), "steps": 1}
+    told = {"status": "ok", "site": SITES[index], "events": [event(SITES[index])], "steps": 1}
     return train_reply(
         message,
         partition=index,
@@ -160,7 +160,7 @@ def test_weights_that_overflow_are_never_sent(local: bool) -> None:
 def test_a_collapse_keeps_what_the_others_released() -> None:
     server = strategy()
     message = Message(instruction(torch.zeros(2), 1), 12, MessageType.TRAIN)
-    news = {"status": "collapsed", "reason": "NaN", "site": "b", "event": event("b")}
+    news = {"status": "collapsed", "reason": "NaN", "site": "b", "events": [event("b")]}
     collapsed = trouble_reply(message, partition=1, report=news)
     with pytest.raises(TrainingCollapsed, match="round 1, site b: NaN"):
         server.aggregate_train(1, [reply(0, (1, 1)), collapsed, reply(2, (1, 1))])
@@ -175,7 +175,7 @@ def test_local_models_belong_to_sites_whatever_their_nodes(nodes: Sequence[int])
         server.aggregate_train(
             number,
             [
-                reply(i, (10.0 * i, 0), node=nodes[i], event=event(SITES[i], number))
+                reply(i, (10.0 * i, 0), node=nodes[i], events=[event(SITES[i], number)])
                 for i in range(3)
             ],
         )

@@ -56,10 +56,12 @@ def test_a_site_that_raises_fails_the_run_with_its_own_traceback(
 ) -> None:
     honest = CellRuntime.train
 
-    def torn_volume(runtime: CellRuntime, partition: int, number: int, weights: Any) -> Any:
+    def torn_volume(
+        runtime: CellRuntime, partition: int, number: int, weights: Any, *more: Any, **named: Any
+    ) -> Any:
         if (partition, number) == (1, 2):
             raise RuntimeError("volume 7 is torn")
-        return honest(runtime, partition, number, weights)
+        return honest(runtime, partition, number, weights, *more, **named)
 
     monkeypatch.setattr(CellRuntime, "train", torn_volume)
     with pytest.raises(ClientFailure) as caught:
@@ -132,7 +134,7 @@ def _vector(reply: Message, vector: Array) -> None:
 
 def _event(reply: Message, **changes: Any) -> None:
     report = json.loads(str(reply.content["report"]["json"]))
-    _report(reply, event={**report["event"], **changes})
+    _report(reply, events=[{**report["events"][0], **changes}])
 
 
 RAW = "raw/float32-le"
@@ -158,7 +160,8 @@ MALFORMED: dict[str, Callable[[Message], None]] = {
     "no examples": lambda r: _metrics(r, **{"num-examples": 0}),
     "infinitely many examples": lambda r: _metrics(r, **{"num-examples": float("inf")}),
     "NaN examples": lambda r: _metrics(r, **{"num-examples": float("nan")}),
-    "no event": lambda r: _report(r, event=...),
+    "no event": lambda r: _report(r, events=...),
+    "an empty list of events": lambda r: _report(r, events=[]),
     "an event of another round": lambda r: _event(r, round=9),
     "another site's event": lambda r: _event(r, site="site-1"),
     "an unknown release": lambda r: _event(r, dp_event={"kind": "Magic"}),
