@@ -27,7 +27,7 @@ from fedprivacy.data.base import FederatedData, records_per_patient
 from fedprivacy.data.cache import load_data
 from fedprivacy.device import resolve_device
 from fedprivacy.errors import ClientFailure, ConfigError
-from fedprivacy.federation.arrangement import Node, arrange
+from fedprivacy.federation.arrangement import Node, arrange_cell
 from fedprivacy.federation.run import FederationOutcome, run_federation
 from fedprivacy.federation.scoring import chance
 from fedprivacy.federation.strategy import RoundOutcome
@@ -110,7 +110,7 @@ def _run(
 ) -> CellResult:
     with watch.measure("setup"):
         data = load_data(config.dataset)
-        nodes = arrange(data, config.federation.name)
+        nodes = arrange_cell(config, data).nodes
         sites = {n.name: {"train": len(n.train.train_x)} for n in nodes}
         tests = {s.name: len(s.test_x) for s in data.sites}
         # A delta that cannot be stated must end the cell before anything is released.
@@ -150,7 +150,7 @@ def _state(config: CellConfig, ledger: Ledger, rounds: int) -> PrivacyStatement:
     return privacy_statement(
         ledger,
         rounds=rounds,
-        delta=_delta(config, arrange(data, config.federation.name)),
+        delta=_delta(config, arrange_cell(config, data).nodes),
         view=config.privacy.view,  # type: ignore[arg-type]
         unit=_unit(config, ledger),
         randomness=config.privacy.randomness,  # type: ignore[arg-type]

@@ -42,9 +42,13 @@ def meaning(config: CellConfig) -> dict[str, Any]:
         plain.pop(key)
     for key in _DATASET_MEANINGLESS:
         plain["dataset"].pop(key, None)
+    if config.audit.name == "none":
+        plain["audit"] = {}
     if config.algorithm.name == "none":
         plain.pop("schedule")
-        plain["privacy"] = {}
+        # An audit's bound is at this delta, for this view.
+        audited = ("delta", "view") if plain["audit"] else ()
+        plain["privacy"] = {key: plain["privacy"][key] for key in audited}
     algorithm = plain["algorithm"]
     for part in (algorithm, *algorithm.get("mechanisms", ())):
         part.pop("grad_engine", None)

@@ -498,6 +498,34 @@ class TrackingConf:
 
 
 @dataclass(frozen=True)
+class AuditConf:
+    """What an attacker is let loose on, and may guess. It changes which records are trained on.
+
+    Attributes:
+        name: none, fast (membership) or full (reconstruction as well).
+        kind: natural (records of the site, about half of them left out of training) or
+            random_label (made-up records with random labels, about half of them added).
+        canaries: records at each audited site whose training is decided by a coin.
+        sites: all, or first: the first site alone.
+        seed: of the candidates, which are the same for every training seed; the coins are not.
+        confidence: of the lower bounds.
+        guesses: shares of the canaries that are guessed, fixed beforehand; each is one bound.
+        victims: full only: records whose reconstruction is tried.
+        attack_steps: full only: steps of an attack by optimisation.
+    """
+
+    name: str = "none"
+    kind: str = "natural"
+    canaries: int = 100
+    sites: str = "all"
+    seed: int = 0
+    confidence: float = 0.95
+    guesses: list[float] = field(default_factory=lambda: [0.01, 0.03, 0.1, 0.3])
+    victims: int = 4
+    attack_steps: int = 300
+
+
+@dataclass(frozen=True)
 class CollapseConf:
     """When a score counts as collapsed relative to its twin.
 
@@ -534,6 +562,7 @@ class CellConfig:
     engine: EngineConf = MISSING
     model: ModelConf = MISSING
     privacy: PrivacyConf = field(default_factory=PrivacyConf)
+    audit: AuditConf = field(default_factory=AuditConf)
     tracking: TrackingConf = field(default_factory=TrackingConf)
     collapse: CollapseConf = field(default_factory=CollapseConf)
     sweep: SweepConf = field(default_factory=SweepConf)

@@ -41,6 +41,7 @@ _SINGLE: dict[str, type] = {
     "federation": schema.FederationConf,
     "engine": schema.EngineConf,
     "privacy": schema.PrivacyConf,
+    "audit": schema.AuditConf,
     "tracking": schema.TrackingConf,
     "collapse": schema.CollapseConf,
     "sweep": schema.SweepConf,

@@ -61,6 +61,7 @@ def register() -> None:
         "federation": schema.FederationConf,
         "engine": schema.EngineConf,
         "privacy": schema.PrivacyConf,
+        "audit": schema.AuditConf,
         "tracking": schema.TrackingConf,
     }.items():
         store.store(f"base_{group}", mutable(cls), group=group, provider="fedprivacy")

@@ -57,6 +57,7 @@ def validate(config: CellConfig) -> None:
         _check_fit,
         _check_algorithm,
         _check_privacy,
+        _check_audit,
     ):
         check(config)
 
@@ -309,3 +310,20 @@ def _check_privacy(config: CellConfig) -> None:
     one_of("privacy.randomness", privacy.randomness, ("secret", "seeded"))
     one_of("privacy.unit", privacy.unit, ("auto", "record", "patient", "site"))
     in_range("privacy.delta", privacy.delta, above=0, most=1e-5, fix="leave privacy.delta null")
+
+
+def _check_audit(config: CellConfig) -> None:
+    audit = config.audit
+    one_of("audit.name", audit.name, ("none", "fast", "full"))
+    one_of("audit.kind", audit.kind, ("natural", "random_label"))
+    one_of("audit.sites", audit.sites, ("all", "first"))
+    in_range("audit.canaries", audit.canaries, least=1)
+    in_range("audit.seed", audit.seed, least=0)
+    in_range("audit.confidence", audit.confidence, least=0.5, most=0.9999)
+    in_range("audit.victims", audit.victims, least=1)
+    in_range("audit.attack_steps", audit.attack_steps, least=1)
+    if not audit.guesses:
+        allowed = "at least one share of the canaries"
+        raise ConfigError("audit.guesses", audit.guesses, allowed, "audit.guesses=[0.1]")
+    for share in audit.guesses:
+        in_range("audit.guesses", share, above=0, most=1)

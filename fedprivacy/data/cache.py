@@ -18,7 +18,7 @@ _sizes: dict[str, tuple[int, ...]] = {}
 def dataset_key(conf: DatasetConf) -> str:
     """A text that is equal for equal records: the configuration without training defaults."""
     plain = asdict(conf)
-    for key in ("training", "declared_by_size", "declared_records"):
+    for key in ("training", "declared_by_size", "declared_records", "feature_bounds"):
         plain.pop(key)
     return json.dumps(plain, sort_keys=True)
 

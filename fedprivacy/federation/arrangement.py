@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from fedprivacy.audit.coins import Canaries, CoinPlan, plant
+from fedprivacy.config.schema import CellConfig
 from fedprivacy.data.base import FederatedData, SiteData
 
 POOLED = "pooled"
@@ -40,6 +42,34 @@ def arrange(data: FederatedData, federation: str) -> tuple[Node, ...]:
     if federation == "local":
         return tuple(Node(site.name, site, data.sites) for site in data.sites)
     return tuple(Node(site.name, site, (site,)) for site in data.sites)
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """The participants of a cell, as they train.
+
+    Attributes:
+        nodes: the participants; an audited one trains on the records that its coins chose.
+        canaries: candidates of each audited node, by name; empty without an audit.
+    """
+
+    nodes: tuple[Node, ...]
+    canaries: Mapping[str, Canaries]
+
+
+def arrange_cell(config: CellConfig, data: FederatedData) -> Arrangement:
+    """Participants of a cell, with an audit's canaries planted; deterministic in ``config``."""
+    nodes = arrange(data, config.federation.name)
+    audit = config.audit
+    if audit.name == "none":
+        return Arrangement(nodes, {})
+    plan = CoinPlan(audit.kind, audit.canaries, audit.seed)  # type: ignore[arg-type]
+    audited = nodes if audit.sites == "all" else nodes[:1]
+    planted, canaries = [], {}
+    for node in audited:
+        train, canaries[node.name] = plant(node.train, plan, config.seed)
+        planted.append(replace(node, train=train))
+    return Arrangement((*planted, *nodes[len(planted) :]), canaries)
 
 
 def pool(sites: Sequence[SiteData]) -> SiteData:

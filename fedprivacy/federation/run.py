@@ -19,7 +19,7 @@ from fedprivacy.federation.messages import ARRAYS, CELL, EVALUATE, SITES, decode
 from fedprivacy.federation.scoring import RoundScore
 from fedprivacy.federation.server_app import OUTCOME
 from fedprivacy.federation.site import open_runtime
-from fedprivacy.federation.strategy import RoundOutcome
+from fedprivacy.federation.strategy import Exchange, RoundOutcome
 
 ENGINES = ("inprocess", "ray")
 
@@ -64,6 +64,7 @@ def run_federation(
     config: CellConfig,
     listener: Callable[[RoundOutcome], None] | None = None,
     *,
+    observer: Callable[[Exchange], None] | None = None,
     evaluate: bool = True,
     engine: Engine | None = None,
 ) -> FederationOutcome:
@@ -72,6 +73,7 @@ def run_federation(
     Args:
         config: a validated configuration.
         listener: told about every finished round.
+        observer: shown what the server sees in every round.
         evaluate: whether held-out records are scored; False only trains.
         engine: what runs it, if not the configured engine.
 
@@ -80,7 +82,7 @@ def run_federation(
     """
     cell = dumps(config)
     sites = len(open_runtime(cell).nodes)
-    with listening(listener) as token:
+    with listening(listener, observer) as token:
         state = (engine or get_engine(config.engine.name)).run(
             sites, {CELL: cell, SITES: sites, TOKEN: token, EVALUATE: evaluate}, config.engine
         )

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedprivacy.config.schema import FederationConf
 from fedprivacy.errors import ClientFailure, TrainingCollapsed
 from fedprivacy.federation.guards import StrictGrid
-from fedprivacy.federation.listeners import find_listener
+from fedprivacy.federation.listeners import find_listener, find_observer
 from fedprivacy.federation.messages import ARRAYS, CELL, EVALUATE, SITES
 from fedprivacy.federation.site import CellRuntime, open_runtime
 from fedprivacy.federation.strategy import SiteStrategy
@@ -37,6 +37,7 @@ def main(grid: Grid, context: Context) -> None:
         local=config.federation.name == "local",
         metric=runtime.data.metric,
         listener=find_listener(context),
+        observer=find_observer(context),
         server=runtime.server,
         strengths=runtime.strengths,
         streams=lambda number: runtime.streams(number, SERVER_SITE),

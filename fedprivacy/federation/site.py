@@ -19,7 +19,7 @@ from fedprivacy.config.serialization import loads
 from fedprivacy.data.base import FederatedData, records_per_patient
 from fedprivacy.data.cache import dataset_key, load_data
 from fedprivacy.device import resolve_device
-from fedprivacy.federation.arrangement import Node, arrange
+from fedprivacy.federation.arrangement import Node, arrange_cell
 from fedprivacy.federation.device_records import DeviceRecords
 from fedprivacy.mechanisms.base import Mechanism
 from fedprivacy.mechanisms.registry import build_mechanism
@@ -81,7 +81,9 @@ class CellRuntime:
         self.config = config
         self.device = resolve_device(config.device)
         self.data: FederatedData = load_data(config.dataset)
-        self.nodes: tuple[Node, ...] = arrange(self.data, config.federation.name)
+        arrangement = arrange_cell(config, self.data)
+        self.nodes: tuple[Node, ...] = arrangement.nodes
+        self.canaries = arrangement.canaries
         self.mechanism: Mechanism = build_mechanism(
             config.algorithm, config.dataset.declared_records
         )
@@ -97,7 +99,7 @@ class CellRuntime:
         model = build_model(config.model, self.data, derive_seed(config.seed, "init"))
         self.parameters = FlatParameters(model.to(self.device))
         self.initial_weights: torch.Tensor = self.parameters.snapshot()
-        self._records = DeviceRecords(dataset_key(config.dataset), self.device)
+        self._records = DeviceRecords(_records_key(config), self.device)
         self._noisy: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def train(
@@ -242,6 +244,12 @@ class CellRuntime:
         model, task = self.parameters.model, self.data.task
         parts = zip(torch.split(x, size), torch.split(y, size), strict=True)
         return torch.cat([evidence(task, model(part), target) for part, target in parts]).numpy()
+
+
+def _records_key(config: CellConfig) -> str:
+    """A text that is equal for equal training records; coins of an audit choose among them."""
+    coins = (config.audit, config.seed) if config.audit.name != "none" else ()
+    return f"{dataset_key(config.dataset)} {coins}"
 
 
 def weighs_by_size(config: CellConfig) -> bool:

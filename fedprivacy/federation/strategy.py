@@ -57,6 +57,26 @@ class RoundOutcome:
     what_if_mu: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """What the server sees in a round, before it goes on.
+
+    Attributes:
+        round: 1, 2, ...
+        protected: whether the schedule had the protection on.
+        sent: weights ``(d,)`` that each site started from.
+        received: each site's update ``(d,)``, as it left the site.
+        average: ``(d,)`` float32 change of the global model, as the server publishes it; without
+            federation nothing is averaged and this is no one's model.
+    """
+
+    round: int
+    protected: bool
+    sent: Mapping[str, torch.Tensor]
+    received: Mapping[str, torch.Tensor]
+    average: torch.Tensor
+
+
 class SiteStrategy(FedAvg):  # type: ignore[misc]
     """FedAvg over all sites, every round.
 
@@ -72,6 +92,7 @@ class SiteStrategy(FedAvg):  # type: ignore[misc]
         local: keep one model per site and never average (the baseline without federation).
         metric: name of the score.
         listener: called after every round; may raise to end the run.
+        observer: shown every exchange of a round.
         server: what the cell's mechanism does at the server.
         strengths: of the protection in each round; None where it is off.
         streams: the server's own random streams in a round.
@@ -88,13 +109,15 @@ class SiteStrategy(FedAvg):  # type: ignore[misc]
         local: bool,
         metric: str,
         listener: Listener | None = None,
+        observer: Callable[[Exchange], None] | None = None,
         server: ServerSide | None = None,
         strengths: Sequence[float | None] | None = None,
         streams: Callable[[int], Streams] | None = None,
     ) -> None:
         super().__init__(min_train_nodes=len(nodes), min_evaluate_nodes=len(nodes))
         self.nodes, self.sites, self.rounds, self.local = list(nodes), sites, rounds, local
-        self.scored, self.metric, self.listener = scored, metric, listener
+        self.scored, self.metric = scored, metric
+        self.listener, self.observer = listener, observer
         self.weights = dict.fromkeys(self.nodes, initial)
         self.initial, self.server = initial, server or ServerSide()
         self.strengths = strengths or (None,) * rounds
@@ -163,6 +186,7 @@ class SiteStrategy(FedAvg):  # type: ignore[misc]
         total = sum(answer.num_examples for answer in trained)
         shares = [answer.num_examples / total for answer in trained]
         average = self._average(trained, shares, server_round)
+        self._show(trained, average, server_round)
         self._apply(trained, average.mean, server_round)
         losses = [answer.loss for answer in trained if answer.loss is not None]
         self._trained = RoundOutcome(
@@ -199,6 +223,20 @@ class SiteStrategy(FedAvg):  # type: ignore[misc]
         )
         self.clip = average.clip
         return average
+
+    def _show(self, answers: Sequence[TrainAnswer], average: Average, server_round: int) -> None:
+        if self.observer is None:
+            return
+        named = [(str(answer.events[0]["site"]), answer) for answer in answers]
+        self.observer(
+            Exchange(
+                round=server_round,
+                protected=self.strengths[server_round - 1] is not None,
+                sent={site: self.weights[answer.node] for site, answer in named},
+                received={site: answer.update for site, answer in named},
+                average=average.mean.float(),
+            )
+        )
 
     def _apply(self, answers: Sequence[TrainAnswer], mean: torch.Tensor, server_round: int) -> None:
         """Add the updates, or their average, to the weights; publish the final ones."""
