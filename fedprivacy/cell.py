@@ -8,12 +8,13 @@ import logging
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedprivacy import __version__
+from fedprivacy.accounting.coverage import coverage
 from fedprivacy.accounting.delta import resolve_delta
 from fedprivacy.accounting.events import Event
 from fedprivacy.accounting.ledger import Ledger
@@ -135,7 +136,11 @@ def _run(
         round=outcome.collapse.round_number if outcome.collapse else None,
         score=score,
         rounds=rounds,
-        privacy={**statement.to_json(), "what_if": supposed and supposed.to_json()},
+        privacy={
+            **statement.to_json(),
+            **_coverage(statement, {name: size["train"] for name, size in sites.items()}),
+            "what_if": supposed and supposed.to_json(),
+        },
         verdict=verdict(statement),
     )
 
@@ -157,6 +162,12 @@ def _state(config: CellConfig, ledger: Ledger, rounds: int) -> PrivacyStatement:
         assumptions=assumptions(config, data),
         records_per_patient=records_per_patient(data),
     )
+
+
+def _coverage(statement: PrivacyStatement, records: Mapping[str, int]) -> dict[str, Any]:
+    """Of one record each, whatever unit the headline speaks of."""
+    bounds = statement.per_unit["record"].per_site
+    return coverage({name: site.total.epsilon for name, site in bounds.items()}, records)
 
 
 def _unit(config: CellConfig, ledger: Ledger) -> Unit | None:

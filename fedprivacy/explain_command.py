@@ -147,6 +147,7 @@ def explanation(found: Recount, statement: PrivacyStatement) -> str:
         _section("The same releases, for each unit:", _claims(statement.per_unit.items())),
         _section("The same releases, against each adversary:", _claims(statement.per_view.items())),
         _section("What the proof leaves to any attacker, worst site:", _caps(statement)),
+        *([_section("What-if:", iter(supposed))] if (supposed := _what_if(found)) else []),
     )
     body = "\n\n".join("\n".join(part).rstrip() for part in parts)
     return body + "\n\nWhat each of these numbers means: docs/how-we-count.md\n"
@@ -262,6 +263,19 @@ def _caps(statement: PrivacyStatement) -> Iterator[str]:
     yield f"advantage (true minus false positives): at most {caps.max_advantage:.4f}"
     if caps.mu_gdp is not None:
         yield f"Gaussian DP: mu {caps.mu_gdp:.4f} (misfit of that one number {caps.mu_regret:.4f})"
+
+
+def _what_if(found: Recount) -> list[str]:
+    """A figure without guarantee, only under that name; none for most cells."""
+    said = (found.result.privacy or {}).get("what_if")
+    if not said:
+        return []
+    return [
+        f"mu {said['mu']:.4g}, epsilon {said['epsilon']:.4g} at delta {said['delta']:g} over "
+        f"{said['rounds']} rounds, of one {said['unit']} ({said['neighbouring']})",
+        said["about"],
+        "It rests on the norms of the raw updates, which are not in the ledger.",
+    ]
 
 
 def _epsilon(value: float) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from dp_accounting import dp_event as dp
+
 from fedprivacy.accounting.accountant import Bound, epsilon
 from fedprivacy.accounting.caps import Caps, caps
 from fedprivacy.accounting.claims import Claim, SiteBound, claim
@@ -109,6 +111,7 @@ class PrivacyStatement:
             "epsilon_at_delta_1e-5": _finite(self.epsilon_at_common_delta),
             **self.caps.to_json(),
             "accountant": self.accountant,
+            "sampling": sampling_text(self.claim),
             "derivation": self.derivation,
             "assumptions": list(self.assumptions),
             "per_site": {name: _site_json(site) for name, site in self.per_site.items()},
@@ -181,6 +184,28 @@ def privacy_statement(
         per_unit={one: claim(ledger, one, view, delta, records_per_patient) for one in UNITS},
         per_view={one: claim(ledger, subject, one, delta, records_per_patient) for one in VIEWS},
     )
+
+
+def sampling_text(subject: Claim) -> str:
+    """How records entered the releases of a claim, and what amplification was billed."""
+    found: dict[str, None] = {}
+    for event in subject.events:
+        found |= dict.fromkeys(_sampling(event.dp_event))
+        if "epsilon_at_least" in event.details:
+            floor = event.details["epsilon_at_least"]
+            words = "shuffled batches, billed without amplification; epsilon of one pass is at "
+            found[f"{words}least {floor:.3f} at delta {COMMON_DELTA:g} (lower bound)"] = None
+    return "; ".join(found) or "none: every record enters every release"
+
+
+def _sampling(event: dp.DpEvent) -> list[str]:
+    if isinstance(event, dp.PoissonSampledDpEvent):
+        rate = event.sampling_probability
+        return [f"Poisson, each record in each step with probability {rate:g}"]
+    if isinstance(event, dp.MixtureOfGaussiansDpEvent):
+        return ["Poisson over records, mixture over the records of one patient"]
+    inner = getattr(event, "events", None) or (getattr(event, "event", None),)
+    return [text for part in inner if part is not None for text in _sampling(part)]
 
 
 def _check_complete(ledger: Ledger, rounds: int) -> None:
@@ -270,6 +295,7 @@ def _site_json(site: SiteBound) -> dict[str, Any]:
 
 def _claim_json(item: Claim) -> dict[str, Any]:
     protected = None if item.protected is None else item.protected.epsilon
+    limits = caps(item)
     return {
         "unit": item.unit,
         "neighbouring": item.neighbouring,
@@ -280,4 +306,6 @@ def _claim_json(item: Claim) -> dict[str, Any]:
         "epsilon_protected_infinite": protected is not None and math.isinf(protected),
         "reason": item.reason,
         "derivation": item.derivation,
+        "max_tpr_at_fpr": limits.to_json()["max_tpr_at_fpr"],
+        "max_advantage": limits.max_advantage,
     }

@@ -148,7 +148,7 @@ class RoundScores:
     noisy: list[Floats] = field(default_factory=list)
 
     def add(self, rows: torch.Tensor, update: torch.Tensor, *, protected: bool) -> None:
-        """Score one round's ``update`` ``(d,)`` against sketches of gradients (``ridge_scores``)."""
+        """Score one round's ``update`` ``(d,)`` against gradients; see ``ridge_scores``."""
         found = standardised(ridge_scores(rows, self.sketch(update), self.candidates))
         (self.noisy if protected else self.raw).append(found)
 

@@ -58,8 +58,9 @@ def _from_dataset(name: str, dataset: DatasetConf) -> dict[str, Any]:
 def _built(part: Mapping[str, Any]) -> AlgorithmConf:
     members = GROUPS["algorithm"]
     name = part["name"] if isinstance(part, Mapping) and "name" in part else part
-    if name not in members:
-        allowed = f"algorithms among {', '.join(members)}"
+    if name not in members or name == "stacked":
+        names = [member for member in members if member != "stacked"]
+        allowed = f"algorithms among {', '.join(names)}; stacks do not nest"
         raise ConfigError(_KEY, name, allowed, _EXAMPLE)
     cls = members[name]
     known = {field.name for field in fields(cls)}

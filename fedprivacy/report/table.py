@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from fedprivacy.accounting.units import VIEWS
 from fedprivacy.report.rows import (
     AGAINST_TWIN,
     COLLAPSE_FRACTION,
@@ -23,8 +24,8 @@ from fedprivacy.report.words import (
     UNKNOWN,
     dataset_text,
     delta_text,
-    epsilon_text,
     protected_text,
+    views_text,
 )
 from fedprivacy.result import CellResult
 
@@ -115,7 +116,7 @@ _BEFORE: tuple[Column, ...] = (
     ("score", _score),
     ("chance", _chance),
     ("non-private", _twin),
-    ("epsilon", lambda row: epsilon_text(row.privacy)),
+    ("epsilon", lambda row: views_text(row.privacy)),
     ("protected rounds", lambda row: protected_text(row.privacy)),
 )
 _ABOUT: tuple[Column, ...] = (
@@ -168,6 +169,8 @@ def _notes(rows: Sequence[Row], shown: set[str], fraction: float) -> list[str]:
             f"{AGAINST_TWIN}: above chance, but by no more than {fraction:g} of what the "
             "non-private cell gained over chance."
         )
+    if any("(" in views_text(row.privacy) for row in rows):
+        notes.append("epsilon (view: ...): the same cell against an adversary with that view.")
     if "randomness" in shown:
         notes.append(f"randomness seeded: {SEEDED.partition('(')[2].rstrip(')')}.")
     if any(row.first.synthetic for row in rows):
@@ -258,12 +261,18 @@ def _csv_record(cell: CellResult, twin: CellResult | None, fraction: float) -> d
         "unit": privacy.get("unit", ""),
         "neighbouring": privacy.get("neighbouring", ""),
         "view": privacy.get("view", ""),
+        **{f"epsilon_{view}": _of_view(privacy, view) for view in VIEWS},
         "delta": _number(privacy.get("delta")),
         "direction": "upper bound proved" if known else "",
         "randomness": privacy.get("randomness", ""),
         "verdict": cell.verdict or "",
         "seconds": _number(cell.timing_s.get("total")),
     }
+
+
+def _of_view(privacy: Mapping[str, Any], view: str) -> str:
+    item = (privacy.get("per_view") or {}).get(view)
+    return "" if item is None else _epsilon(True, item.get("infinite"), item.get("epsilon"))
 
 
 def _number(value: float | None) -> str:

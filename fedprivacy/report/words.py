@@ -72,6 +72,27 @@ def protected_text(privacy: Mapping[str, Any] | None) -> str:
     return f"{epsilon} ({protected}/{rounds} rounds)"
 
 
+def views_text(privacy: Mapping[str, Any] | None) -> str:
+    """Epsilon, and beside it that of another view wherever one is finite and the other is not.
+
+    For example ``infinite (aggregate: 4.38)``: noise that the server adds proves nothing against
+    the server itself; or ``4.38 (server_updates: infinite)``.
+    """
+    text = epsilon_text(privacy)
+    if privacy is None:
+        return text
+    views: Mapping[str, Mapping[str, Any]] = privacy.get("per_view") or {}
+    infinite = bool(privacy.get("infinite", True))
+    others = [
+        f"{view}: {epsilon_text(item)}"
+        for view, item in views.items()
+        if view != privacy.get("view") and bool(item.get("infinite", True)) != infinite
+    ]
+    # Views go from the strongest to the weakest: the first finite one says most.
+    beside = others[:1] if infinite else others[-1:]
+    return f"{text} ({beside[0]})" if beside else text
+
+
 def dataset_text(dataset: str, synthetic: bool) -> str:
     """The dataset, never without the word synthetic where its records are made up."""
     return f"{dataset} (synthetic)" if synthetic else dataset

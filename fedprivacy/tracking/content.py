@@ -118,10 +118,29 @@ def _final(result: CellResult) -> Iterator[tuple[str, float | None]]:
     privacy, audit = result.privacy or {}, result.audit or {}
     yield "privacy/epsilon", privacy.get("epsilon")
     yield "privacy/epsilon_protected", privacy.get("epsilon_protected")
+    yield from _of_privacy(privacy)
     membership = audit.get("membership") or {}
     yield "audit/epsilon_lower", audit.get("epsilon_lower")
     yield "audit/mia_auc", membership.get("auc")
     yield "audit/tpr_at_fpr_0.01", (membership.get("tpr_at_fpr") or {}).get("0.01")
+
+
+def _of_privacy(privacy: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+    """What else is proved; caps of 1 and infinite epsilons say nothing and are left out."""
+    yield "privacy/protected_share", privacy.get("protected_share")
+    yield "privacy/exposed_releases", (privacy.get("exposed_releases") or {}).get("number")
+    yield "privacy/coverage_records", privacy.get("coverage_records")
+    if not privacy.get("infinite", True):
+        yield "privacy/max_advantage", privacy.get("max_advantage")
+        for rate, cap in (privacy.get("max_tpr_at_fpr") or {}).items():
+            yield f"privacy/max_tpr_at_fpr_{rate}", cap
+        yield "privacy/mu_gdp", privacy.get("mu_gdp")
+        yield "privacy/epsilon_at_delta_1e-5", privacy.get("epsilon_at_delta_1e-5")
+    for kind in ("per_unit", "per_view"):
+        for name, item in (privacy.get(kind) or {}).items():
+            yield f"privacy/{kind}/{name}/epsilon", item.get("epsilon")
+    for site, item in (privacy.get("per_site") or {}).items():
+        yield f"privacy/site/{site}/epsilon", item.get("epsilon")
 
 
 def _scores(
