@@ -29,6 +29,7 @@ from fedprivacy.mechanisms.adaptive_clip import gradient_noise
 from fedprivacy.mechanisms.calibration import RunPlan, calibrated
 from fedprivacy.mechanisms.gaussian import percentile_sigma
 from fedprivacy.mechanisms.gaussian_clipped import noise_event
+from fedprivacy.mechanisms.local_source import response_epsilon
 from fedprivacy.mechanisms.svt import svt_scales
 from fedprivacy.mechanisms.svt_exact import exact_event
 from fedprivacy.mechanisms.svt_flare28 import flare28_price
@@ -226,3 +227,27 @@ def test_client_sampling() -> None:
 
 def test_the_page_is_linked() -> None:
     assert "docs/how-we-count.md" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_noise_by_the_server() -> None:
+    def row(relation: Neighbouring) -> list[float]:
+        return [
+            price(dp.SelfComposedDpEvent(dp.GaussianDpEvent(1.0), rounds), 1e-5, relation)
+            for rounds in (1, 10)
+        ]
+
+    for relation in ("zero_out", "replace_one"):
+        one, ten = row(relation)
+        quoted(f"| `{relation}` | {one:.3f} | {ten:.2f} |")
+
+
+def test_noise_on_the_records() -> None:
+    quoted(f"{response_epsilon(0.9, 2):.3f} for p 0.9 and 2 classes")
+    response = dp.RandomizedResponseDpEvent(0.2, 2)
+    both = dp.ComposedDpEvent([dp.GaussianDpEvent(1.0), response])
+    quoted(f"z 1 and p 0.9 at delta 1e-5: {price(both, 1e-5, 'replace_one'):.3f} for one record")
+
+
+def test_noise_on_the_final_model() -> None:
+    one, four = (price(dp.GaussianDpEvent(z), 1e-5, "replace_one") for z in (1.0, 4.0))
+    quoted(f"{one:.3f} at z 1, {four:.3f} at z 4")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from contracts.schedule import ScheduleContract
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,3 +73,23 @@ def test_a_schedule_that_protects_nothing_is_refused_with_a_way_out() -> None:
 def test_an_unknown_schedule_is_refused() -> None:
     with pytest.raises(ConfigError, match="every_nth"):
         strengths(ScheduleConf("now_and_then"), 3)
+
+
+def contract(conf: ScheduleConf) -> type:
+    class OfOne(ScheduleContract):
+        @pytest.fixture
+        def conf(self) -> ScheduleConf:
+            return conf
+
+    return OfOne
+
+
+TestEveryRound = contract(ScheduleConf("every_round"))
+TestFirstRound = contract(ScheduleConf("first_round"))
+TestLastRound = contract(ScheduleConf("last_round"))
+TestEveryNth = contract(ScheduleConf("every_nth", n=3, offset=1))
+
+
+def test_every_rule_is_held_to_the_contract() -> None:
+    tested = {name.removeprefix("Test").lower() for name in globals() if name.startswith("Test")}
+    assert {name.replace("_", "") for name in RULES} == tested

@@ -167,8 +167,8 @@ class CellRuntime:
         partition: int,
         round_number: int,
         weights: torch.Tensor,
-        clip: float | None,
-        secret: int,
+        clip: float | None = None,
+        secret: int = 0,
     ) -> LocalTask:
         federation = self.config.federation
         lr = federation.lr * federation.lr_decay ** (round_number - 1)

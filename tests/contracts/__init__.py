@@ -1,0 +1,1 @@
+"""What every implementation of an interface owes, one class for each interface."""
