@@ -22,6 +22,8 @@ from fedprivacy.accounting.statement import PrivacyStatement, privacy_statement
 from fedprivacy.accounting.units import Unit
 from fedprivacy.accounting.what_if import what_if
 from fedprivacy.assumptions import assumptions
+from fedprivacy.audit.assessment import Assessment
+from fedprivacy.cell_audit import AUDIT_FILE, audit_cell, open_observation, verdict
 from fedprivacy.config.identity import cell_id, meaning, schedule_name
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.data.base import FederatedData, records_per_patient
@@ -40,7 +42,6 @@ from fedprivacy.result import (
     RoundBlock,
     ScoreBlock,
     Status,
-    Verdict,
     finite,
     write_result,
 )
@@ -72,7 +73,7 @@ def run_cell(
     """
     folder.mkdir(parents=True, exist_ok=True)
     # What an earlier, failed run left must not outlive an interruption of this one.
-    for name in (RESULT_FILE, LEDGER_FILE):
+    for name in (RESULT_FILE, LEDGER_FILE, AUDIT_FILE):
         (folder / name).unlink(missing_ok=True)
     watch = Stopwatch()
     base = _identity(config, overrides)
@@ -116,14 +117,21 @@ def _run(
         tests = {s.name: len(s.test_x) for s in data.sites}
         # A delta that cannot be stated must end the cell before anything is released.
         _delta(config, nodes)
+        observation = open_observation(config)
     with watch.measure("train"):
-        outcome = run_federation(config, listener)
+        observer = None if observation is None else observation.observe
+        outcome = run_federation(config, listener, observer=observer)
     watch.move(outcome.evaluate_s, "train", "evaluate")
     with watch.measure("account"):
         ledger = Ledger(outcome.events)
         ledger.write(folder / LEDGER_FILE)
         statement = _state(config, ledger, len(outcome.history))
         supposed = what_if((entry.what_if_mu for entry in outcome.history), statement.delta)
+    found: Assessment | None = None
+    if observation is not None:
+        watch.move(observation.seconds, "train", "audit")
+        with watch.measure("audit"):
+            found = audit_cell(config, observation, outcome, ledger, statement, folder)
     rounds = _rounds(config, outcome, statement)
     score = _score(data, outcome)
     status, reason = _status(outcome, score)
@@ -141,7 +149,8 @@ def _run(
             **_coverage(statement, {name: size["train"] for name, size in sites.items()}),
             "what_if": supposed and supposed.to_json(),
         },
-        verdict=verdict(statement),
+        audit=found.block if found else None,
+        verdict=verdict(statement, found.rejected if found else None),
     )
 
 
@@ -197,15 +206,6 @@ def _privacy_of_failure(
         # The statement itself may be what failed; the ledger stays, the first error is told.
         log.exception("the releases of a failed cell have no privacy statement")
         return None
-
-
-def verdict(statement: PrivacyStatement) -> Verdict:
-    """What may be said of a cell whose claim no audit has tried to refute."""
-    if not statement.infinite:
-        return "proven"
-    if statement.protected_rounds and not statement.epsilon_protected_infinite:
-        return "partial"
-    return "unprotected"
 
 
 def _status(outcome: FederationOutcome, score: ScoreBlock) -> tuple[Status, str]:

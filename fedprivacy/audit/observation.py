@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -49,6 +50,9 @@ class Observation:
         loss: what the sites train on.
         canaries: candidates by site.
         federated: whether averages exist; False: every site has a model of its own.
+
+    Attributes:
+        seconds: time spent observing so far.
     """
 
     def __init__(
@@ -69,15 +73,18 @@ class Observation:
             for name, one in canaries.items()
         }
         self._sketch = sketch
+        self.seconds = 0.0
 
     def observe(self, exchange: Exchange) -> None:
         """Score one round's updates, and their average."""
+        start = time.perf_counter()
         for name, (x, y) in self._records.items():
             rows = gradients(self.parameters, self.loss, x, y, exchange.sent[name], self._sketch)
             protected = exchange.protected
             self._updates[name].add(rows, exchange.received[name], protected=protected)
             if self.federated:
                 self._averages[name].add(rows, exchange.average, protected=protected)
+        self.seconds += time.perf_counter() - start
 
     def final_losses(self, weights: Mapping[str, torch.Tensor]) -> Floats:
         """``(m,)`` losses of all candidates under the final model, site after site.

@@ -69,20 +69,24 @@ def guess_counts(coins: int, shares: Sequence[float] = DEFAULT_SHARES) -> tuple[
     return tuple(sorted({max(1, min(coins, round(share * coins))) for share in shares}))
 
 
-def right_guesses(scores: ArrayLike, included: ArrayLike, guesses: int) -> int:
+def right_guesses(
+    scores: ArrayLike, included: ArrayLike, guesses: int, *, only_in: bool = False
+) -> int:
     """How many guesses are right: "in" for the highest scores, "out" for the lowest.
 
-    Half of the guesses each (the odd one "in"); ties are broken by position, which says nothing of
-    the coins.
+    Half of the guesses each (the odd one "in"), which finds more than guessing "in" alone; ties are
+    broken by position, which says nothing of the coins.
 
     Args:
         scores: ``(m,)``, larger means more likely trained on.
         included: ``(m,)`` bool, the coins.
         guesses: r, at most m.
+        only_in: guess "in" for the highest scores alone, as published figures often do.
     """
     truth = np.asarray(included, dtype=bool)
     order = np.argsort(np.asarray(scores, dtype=float), kind="stable")
-    low, high = guesses // 2, guesses - guesses // 2
+    low = 0 if only_in else guesses // 2
+    high = guesses - low
     return int(truth[order[len(order) - high :]].sum() + (~truth[order[:low]]).sum())
 
 

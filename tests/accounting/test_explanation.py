@@ -41,4 +41,5 @@ def test_what_is_not_proved_has_no_composition(run):
 def test_releases_in_words():
     both = dp.ComposedDpEvent((dp.LaplaceDpEvent(3.0), dp.NoOpDpEvent()))
     assert describe(both) == ("(Laplace noise of scale 3 bounds and nothing new (post-processing))")
-    assert "RandomizedResponse" in describe(dp.RandomizedResponseDpEvent(0.5, 2))
+    response = describe(dp.RandomizedResponseDpEvent(0.5, 2))
+    assert response == "randomised response among 2, the truth with probability 0.75"

@@ -1,0 +1,114 @@
+"""What an audit found, in numbers that say what they are: the ``audit`` block of a result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedprivacy.accounting.profile import Profile
+from fedprivacy.accounting.units import VIEWS, View, view_contains
+from fedprivacy.audit.f_dp_run import InversePower, profile_inverse, rejects
+from fedprivacy.audit.membership import membership
+from fedprivacy.audit.one_run import guess_counts, one_run_bound, right_guesses
+
+ATTACKS: dict[View, str] = {
+    "server_updates": "how much of a record's gradient is in its site's updates, all rounds",
+    "aggregate": "how much of a record's gradient is in the averages, all rounds",
+    "final_model": "loss under the final model",
+}
+CLAIM = "as private as its protected rounds"
+ZERO = (
+    "A lower bound of 0 means that this attack found nothing; it is no evidence of privacy. Only a "
+    "proof is an upper bound, and another attack may find more."
+)
+KNOWS = (
+    "The attacker knows the model, the schedule and all of the site's records but the coins of the "
+    "canaries; one record, added or not."
+)
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """An audit's outcome.
+
+    Attributes:
+        block: strict JSON.
+        rejected: whether the cell's claim was tested and rejected; None: there was none to test.
+    """
+
+    block: dict[str, Any]
+    rejected: bool | None
+
+
+def assess(
+    scores: Mapping[View, NDArray[np.float64]],
+    included: NDArray[np.bool_],
+    *,
+    view: View,
+    delta: float,
+    confidence: float,
+    shares: Sequence[float],
+    claimed: Sequence[Profile] = (),
+) -> Assessment:
+    """Bounds, membership and the test of the claim, for the views that the adversary has.
+
+    Args:
+        scores: ``(m,)`` by view, larger means more likely trained on.
+        included: ``(m,)`` the coins.
+        view: the adversary's.
+        delta: at which epsilon is meant.
+        confidence: of the largest bound, and of the test, over all views and guess counts.
+        shares: of the canaries that are guessed, fixed beforehand.
+        claimed: proven profiles of the protected releases, of each site; empty: nothing to test.
+    """
+    views = [one for one in VIEWS if one in scores and view_contains(view, one)]
+    counts = guess_counts(len(included), shares)
+    tried = len(views) * len(counts)
+    per_view: dict[str, Any] = {}
+    for one in views:
+        bound = one_run_bound(
+            scores[one], included, delta=delta, confidence=confidence, counts=counts, tried=tried
+        )
+        told = membership(ATTACKS[one], scores[one], included)
+        per_view[one] = {**bound.to_json(), "membership": told.to_json()}
+    best = max(per_view.values(), key=lambda item: float(item["epsilon_lower"]))
+    rejected = _rejected(scores, included, views, counts, (1 - confidence) / tried, claimed)
+    block = {
+        **{key: value for key, value in best.items() if key != "membership"},
+        "unit": "record",
+        "neighbouring": "add_remove",
+        "view": view,
+        "attacker": KNOWS,
+        "guess_counts": list(counts),
+        "bounds_tried": tried,
+        "per_view": per_view,
+        "membership": per_view[views[0]]["membership"],
+        "claim": {"words": CLAIM, "rejected": rejected, "confidence": confidence},
+        "reconstruction": None,
+        "about": ZERO,
+    }
+    return Assessment(block, rejected)
+
+
+def _rejected(
+    scores: Mapping[View, NDArray[np.float64]],
+    included: NDArray[np.bool_],
+    views: Sequence[View],
+    counts: Sequence[int],
+    alpha: float,
+    claimed: Sequence[Profile],
+) -> bool | None:
+    """Whether the one-run test against the claim's own curve rejects it, in any view."""
+    if not claimed:
+        return None
+    inverses = [profile_inverse(profile) for profile in {id(p): p for p in claimed}.values()]
+    inverse: InversePower = lambda rate: min(one(rate) for one in inverses)  # noqa: E731
+    return any(
+        rejects(right_guesses(scores[view], included, r), r, len(included), inverse, alpha)
+        for view in views
+        for r in counts
+    )

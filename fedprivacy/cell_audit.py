@@ -1,0 +1,134 @@
+"""A cell's audit: what the observer noted becomes bounds, a verdict and files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedprivacy.accounting.claims import Claim, claim
+from fedprivacy.accounting.ledger import Ledger
+from fedprivacy.accounting.profile import Profile, privacy_profile
+from fedprivacy.accounting.statement import PrivacyStatement
+from fedprivacy.audit.assessment import Assessment, assess
+from fedprivacy.audit.observation import Observation
+from fedprivacy.audit.views import log_odds
+from fedprivacy.config.schema import CellConfig
+from fedprivacy.config.serialization import dumps
+from fedprivacy.federation.run import FederationOutcome
+from fedprivacy.federation.site import open_runtime
+from fedprivacy.result import Verdict
+
+AUDIT_FILE = "audit.npz"
+
+
+def open_observation(config: CellConfig) -> Observation | None:
+    """What is to note down the cell's training; None without an audit."""
+    if config.audit.name == "none":
+        return None
+    runtime = open_runtime(dumps(config))
+    federated = config.federation.name != "local"
+    return Observation(runtime.parameters, runtime.loss, runtime.canaries, federated=federated)
+
+
+def audit_cell(
+    config: CellConfig,
+    observation: Observation,
+    outcome: FederationOutcome,
+    ledger: Ledger,
+    statement: PrivacyStatement,
+    folder: Path,
+) -> Assessment:
+    """Assess what was observed, and leave the scores in ``audit.npz``."""
+    runtime = open_runtime(dumps(config))
+    losses = observation.final_losses(outcome.weights)
+    scores = observation.scores(losses)
+    canaries = observation.canaries
+    included = np.concatenate([one.included for one in canaries.values()])
+    found = assess(
+        scores,
+        included,
+        view=statement.view,
+        delta=statement.delta,
+        confidence=config.audit.confidence,
+        shares=config.audit.guesses,
+        claimed=protected_profiles(ledger, statement),
+    )
+    arrays = {
+        "site": np.concatenate([np.full(len(one), name) for name, one in canaries.items()]),
+        "candidate": np.concatenate([one.candidate for one in canaries.values()]),
+        "included": included,
+        "loss": losses,
+        "logit": -losses if runtime.data.task == "segmentation" else log_odds(losses),
+        **{name: scores[view] for name, view in _SAVED.items() if view in scores},
+    }
+    write_arrays(folder / AUDIT_FILE, arrays)
+    block = {
+        **found.block,
+        "canaries": {
+            "kind": config.audit.kind,
+            "seed": config.audit.seed,
+            "coins_seed": config.seed,
+            "per_site": {name: len(one) for name, one in canaries.items()},
+            "included": int(included.sum()),
+            "file": AUDIT_FILE,
+        },
+    }
+    return replace(found, block=block)
+
+
+_SAVED = {"server": "server_updates", "aggregate": "aggregate", "final": "final_model"}
+
+
+def protected_profiles(ledger: Ledger, statement: PrivacyStatement) -> tuple[Profile, ...]:
+    """Proven profiles, one for each site, of one record in the protected releases alone.
+
+    Empty where they prove nothing: there is no claim to test then.
+    """
+    protected = ledger.protected()
+    if not len(protected):
+        return ()
+    subject: Claim = claim(protected, "record", statement.view, statement.delta)
+    if subject.neighbouring is None or not np.isfinite(subject.total.epsilon):
+        return ()
+    chosen = Ledger(subject.events)
+    return tuple(privacy_profile(chosen.site(name), subject.neighbouring) for name in chosen.sites)
+
+
+def verdict(statement: PrivacyStatement, rejected: bool | None = None) -> Verdict:
+    """What may be said of a cell.
+
+    Args:
+        statement: what its ledger proves.
+        rejected: whether an audit rejects "as private as its protected rounds".
+    """
+    if rejected:
+        return "falsified"
+    if not statement.infinite:
+        return "proven"
+    if statement.protected_rounds and not statement.epsilon_protected_infinite:
+        return "partial"
+    return "unprotected"
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write a compressed ``.npz`` whole or not at all."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez_compressed(file, **{key: _array(value) for key, value in arrays.items()})
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _array(value: Any) -> Any:
+    return value.numpy() if isinstance(value, torch.Tensor) else value

@@ -1,0 +1,131 @@
+"""The one-run bound: closed forms, published values, and no violation where the truth is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from fedprivacy.accounting.what_if import gaussian_epsilon
+from fedprivacy.audit.f_dp_run import gaussian_lower_mu
+from fedprivacy.audit.one_run import (
+    ceiling,
+    closed_form,
+    guess_counts,
+    lower_epsilon,
+    one_run_bound,
+    p_value,
+    right_guesses,
+)
+
+Draws = np.random.Generator
+
+
+def gaussian_run(m: int, mu: float, rng: Draws) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of a mu-GDP mechanism and the coins."""
+    coins = rng.random(m) < 0.5
+    return rng.normal(mu * coins, 1.0), coins
+
+
+@pytest.mark.parametrize(("guesses", "known"), [(100, 3.49), (1000, 5.81)])
+def test_all_right_without_delta_is_a_closed_form(guesses: int, known: float) -> None:
+    found = lower_epsilon(guesses, guesses, 10 * guesses, 0.0, 0.05)
+    share = 0.05 ** (1 / guesses)
+    assert found == pytest.approx(math.log(share / (1 - share)), abs=1e-6)
+    assert found == pytest.approx(known, abs=0.005)
+    assert found == pytest.approx(closed_form(guesses, 0.05))
+
+
+def test_the_p_value_is_the_binomial_tail_and_a_naive_sum() -> None:
+    v, r, m, eps, delta = 17, 20, 60, 0.8, 1e-4
+    share = 1 / (1 + math.exp(-eps))
+    pmf = [math.comb(r, k) * share**k * (1 - share) ** (r - k) for k in range(r + 1)]
+    extra = max(sum(pmf[v - i : v]) / i for i in range(1, v + 1))
+    assert p_value(v, r, m, eps, 0.0) == pytest.approx(sum(pmf[v:]))
+    assert p_value(v, r, m, eps, delta) == pytest.approx(sum(pmf[v:]) + 2 * m * delta * extra)
+
+
+def test_guesses_are_the_extremes() -> None:
+    scores = np.array([5.0, -1.0, 3.0, 0.0, -4.0, 2.0])
+    coins = np.array([True, False, False, True, False, True])
+    # In: 5.0, 3.0; out: -4.0. Only the second is wrong.
+    assert right_guesses(scores, coins, 3) == 2
+    # In: 5.0, 3.0, 2.0; out: 0.0, -1.0, -4.0.
+    assert right_guesses(scores, coins, 6) == 4
+    assert right_guesses(scores, coins, 2, only_in=True) == 1
+    assert guess_counts(400) == (4, 12, 40, 120)
+    assert guess_counts(10) == (1, 3)
+
+
+# Medians of a Gaussian mechanism at delta 1e-5, 95 %, by an independent implementation that guesses
+# "in" alone.
+KNOWN = [
+    (1000, 0.5, 0.47, 0.60),
+    (1000, 1, 1.37, 1.81),
+    (1000, 2, 2.68, 3.94),
+    (10_000, 1, 1.97, 2.60),
+]
+
+
+@pytest.mark.parametrize(("m", "mu", "one_run", "f_dp"), KNOWN)
+def test_the_gaussian_mechanism_gives_the_known_table(m, mu, one_run, f_dp) -> None:
+    rng = np.random.default_rng(0)
+    bounds, curves, both = [], [], []
+    for _ in range(40):
+        scores, coins = gaussian_run(m, mu, rng)
+        counts = guess_counts(m)
+        right = {r: right_guesses(scores, coins, r, only_in=True) for r in counts}
+        alpha = 0.05 / len(counts)
+        bounds.append(max(lower_epsilon(v, r, m, 1e-5, alpha) for r, v in right.items()))
+        best = max(gaussian_lower_mu(v, r, m, alpha) for r, v in right.items())
+        curves.append(gaussian_epsilon(best, 1e-5) if best else 0.0)
+        both.append(one_run_bound(scores, coins, delta=1e-5).epsilon)
+    assert np.median(bounds) == pytest.approx(one_run, rel=0.12, abs=0.05)
+    assert np.median(curves) == pytest.approx(f_dp, rel=0.1, abs=0.05)
+    # Guessing on both sides finds more, and still no more than there is.
+    assert np.median(both) > np.median(bounds)
+    assert max(*both, *curves) < gaussian_epsilon(mu, 1e-5)
+
+
+def test_no_violation_in_two_hundred_runs_where_the_bound_is_tight() -> None:
+    """Randomised response is the worst case at delta 0: the bound may fail in 5 % of the runs."""
+    rng, m, truth = np.random.default_rng(1), 300, 1.0
+    keep = math.exp(truth) / (1 + math.exp(truth))
+    failures = 0
+    for _ in range(200):
+        coins = rng.random(m) < 0.5
+        answers = np.where(rng.random(m) < keep, coins, ~coins)
+        scores = answers + 1e-9 * rng.random(m)
+        failures += one_run_bound(scores, coins, delta=0.0).epsilon > truth
+    # 5 % of 200 is 10; more than 19 would have probability below 0.005.
+    assert failures <= 19
+
+
+def test_nothing_is_found_where_nothing_leaks() -> None:
+    rng = np.random.default_rng(2)
+    found = []
+    for _ in range(150):
+        scores, coins = gaussian_run(400, 0.0, rng)
+        found.append(one_run_bound(scores, coins, delta=1e-5).epsilon > 0)
+    assert stats.binomtest(sum(found), len(found), 0.05, "greater").pvalue > 0.01
+
+
+def test_a_raw_release_reaches_the_ceiling() -> None:
+    coins = np.random.default_rng(3).random(400) < 0.5
+    found = one_run_bound(coins.astype(float), coins, delta=1e-5)
+    assert found.epsilon == pytest.approx(found.ceiling)
+    assert found.ceiling == pytest.approx(ceiling(400, guess_counts(400), 1e-5, 0.05 / 4))
+
+
+def test_more_bounds_tried_cost_confidence() -> None:
+    coins = np.random.default_rng(3).random(400) < 0.5
+    few, many = (one_run_bound(coins, coins, delta=1e-5, tried=n).epsilon for n in (4, 12))
+    assert many < few
+
+
+def test_a_delta_that_is_not_small_makes_it_useless() -> None:
+    scores, coins = gaussian_run(500, 2.0, np.random.default_rng(4))
+    assert one_run_bound(scores, coins, delta=1e-3).epsilon < 0.6
+    assert one_run_bound(scores, coins, delta=1e-6).epsilon > 1.5
