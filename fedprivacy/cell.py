@@ -233,6 +233,7 @@ def _score(data: FederatedData, outcome: FederationOutcome) -> ScoreBlock:
         chance=last.chance,
         standard_error=finite(last.standard_error),
         per_site={site: finite(value) for site, value in last.per_site.items()},
+        per_class={name: finite(value) for name, value in last.per_class.items()},
     )
 
 

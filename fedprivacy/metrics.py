@@ -152,6 +152,23 @@ def secondary(
     return (score("accuracy", evidence, labels, standard_error=standard_error),)
 
 
+def recalls(metric: str, evidence: Floats, labels: NDArray[Any]) -> dict[str, float | None]:
+    """Share of the records of each class that is recognised, by ``0``, ``1``, ...
+
+    None for a class without records and for evidence that is not finite; empty for segmentation.
+    """
+    if not METRICS[metric].tasks <= _CLASSIFICATION or not len(labels):
+        return {}
+    truth = np.asarray(labels).reshape(-1).astype(np.int64)
+    sound = bool(np.isfinite(evidence).all())
+    right = _predicted(np.asarray(evidence)) == truth
+    found: dict[str, float | None] = {}
+    for number in range(_classes(np.asarray(evidence))):
+        own = truth == number
+        found[str(number)] = float(right[own].mean()) if sound and own.any() else None
+    return found
+
+
 def check_metric_fits(metric: str, task: str) -> None:
     """Refuse a metric that a task has no evidence for.
 

@@ -33,6 +33,8 @@ class ScoreBlock:
         standard_error: of ``value``; None where it cannot be had.
         per_site: score on each site's held-out records (federation=local: of each site's own
             model on the held-out records of all sites).
+        per_class: of classifications, share of each class's held-out records that is recognised;
+            empty for other tasks.
     """
 
     name: str
@@ -40,6 +42,7 @@ class ScoreBlock:
     chance: float
     standard_error: float | None
     per_site: Mapping[str, float | None] = field(default_factory=dict)
+    per_class: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -294,6 +294,8 @@ class DatasetConf:
         dirichlet_alpha: concentration of the Dirichlet label skew.
         split_seed: seeds the held-out split and the partition; apart from the training seed.
         test_fraction: share of patients held out.
+        train_share: share of each site's training patients that is kept; smaller shares are subsets
+            of larger ones. For learning curves: what a score costs in records.
         max_records_per_patient: cap; further records of a patient are dropped; null keeps all.
         declared_by_size: declared public constants: the typical number of training records of a
             site at each size; read by declared_records alone.
@@ -312,6 +314,7 @@ class DatasetConf:
     dirichlet_alpha: float = 0.5
     split_seed: int = 0
     test_fraction: float = 0.2
+    train_share: float = 1.0
     max_records_per_patient: int | None = None
     declared_by_size: dict[str, int] = field(default_factory=dict)
     declared_records: int = MISSING

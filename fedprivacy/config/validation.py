@@ -144,6 +144,7 @@ def _check_dataset(config: CellConfig) -> None:
     in_range("dataset.n_sites", dataset.n_sites, least=1)
     in_range("dataset.dirichlet_alpha", dataset.dirichlet_alpha, above=0)
     in_range("dataset.test_fraction", dataset.test_fraction, above=0, most=0.9)
+    in_range("dataset.train_share", dataset.train_share, above=0, most=1)
     in_range("dataset.max_records_per_patient", dataset.max_records_per_patient, least=1)
     in_range("dataset.declared_records", dataset.declared_records, least=1)
     if isinstance(dataset, HiggsConf):

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from fedprivacy.config.schema import DatasetConf
 from fedprivacy.data.base import FederatedData
 from fedprivacy.data.registry import get_dataset
+from fedprivacy.data.shares import keep_share
 
 CAPACITY = 4
 _loaded: OrderedDict[str, FederatedData] = OrderedDict()
@@ -46,7 +47,7 @@ def load_data(conf: DatasetConf) -> FederatedData:
     if key not in _loaded:
         dataset = get_dataset(conf.name)
         dataset.prepare(conf)
-        _loaded[key] = dataset.load(conf)
+        _loaded[key] = keep_share(dataset.load(conf), conf.train_share, conf.split_seed)
         while len(_loaded) > CAPACITY:
             _loaded.popitem(last=False)
     _loaded.move_to_end(key)

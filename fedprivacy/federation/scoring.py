@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fedprivacy.data.base import FederatedData
-from fedprivacy.metrics import evidence, score, secondary
+from fedprivacy.metrics import evidence, recalls, score, secondary
 
 _CHANCE_RECORDS = 4096
 
@@ -40,6 +40,7 @@ class RoundScore:
         standard_error: of ``value``, only in the final round.
         per_site: by site, see ``ScoreBlock.per_site``.
         secondary: further metrics of the same evidence.
+        per_class: recall of each class, only in the final round of a classification.
     """
 
     value: float | None
@@ -47,6 +48,7 @@ class RoundScore:
     standard_error: float | None
     per_site: Mapping[str, float | None]
     secondary: Mapping[str, float | None]
+    per_class: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def score_round(
@@ -74,6 +76,7 @@ def score_round(
         standard_error=whole.standard_error,
         per_site=per_site,
         secondary=_secondary(metric, rows, labels),
+        per_class=recalls(metric, rows, labels) if final else {},
     )
 
 
@@ -106,7 +109,13 @@ def _score_local(metric: str, replies: Sequence[Evidence], final: bool) -> Round
         standard_error=sum(errors) / len(errors) if errors else None,
         per_site=dict(zip(names, values, strict=True)),
         secondary={key: _mean([second[key] for second in seconds]) for key in seconds[0]},
+        per_class=_mean_recalls(metric, replies) if final else {},
     )
+
+
+def _mean_recalls(metric: str, replies: Sequence[Evidence]) -> dict[str, float | None]:
+    each = [recalls(metric, reply.rows, reply.labels) for reply in replies]
+    return {name: _mean([one[name] for one in each]) for name in each[0]}
 
 
 def _secondary(

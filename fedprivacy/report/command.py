@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedprivacy.errors import DataError
+from fedprivacy.pricing.twins import COLLAPSE_FRACTION
 from fedprivacy.report.report import Report, write_report
-from fedprivacy.report.rows import COLLAPSE_FRACTION
 from fedprivacy.result import RESULT_FILE
 
 OK, FAILED, BAD_INPUT = 0, 1, 2

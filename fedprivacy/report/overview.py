@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
+from fedprivacy.pricing.twins import COLLAPSE_FRACTION
 from fedprivacy.report.canvas import new_figure
 from fedprivacy.report.footer import Footer
 from fedprivacy.report.palette import CHANCE, HAIRLINE, INK, algorithm_look, reference_look
-from fedprivacy.report.rows import AGAINST_TWIN, COLLAPSE_FRACTION, Row
+from fedprivacy.report.rows import AGAINST_TWIN, Row
 from fedprivacy.report.words import (
     INFINITE,
     about_epsilon,

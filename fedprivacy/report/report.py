@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
+from fedprivacy.pricing.file import PRICE_FILE, write_prices
+from fedprivacy.pricing.price import Price, price
+from fedprivacy.pricing.twins import COLLAPSE_FRACTION
 from fedprivacy.report.canvas import save, style
 from fedprivacy.report.files import write_text
-from fedprivacy.report.rows import COLLAPSE_FRACTION, Row, make_rows
+from fedprivacy.report.price_table import price_tables, price_text
+from fedprivacy.report.rows import Row, make_rows
 from fedprivacy.report.table import cell_csv, cell_table
 from fedprivacy.result import RESULT_FILE, CellResult, read_results
 
@@ -25,12 +30,23 @@ class Material:
         rows: the same, seeds together.
         unfinished: cells that were started and have no result.
         collapse_fraction: what a collapse against the twin is.
+        folders: of the sweeps.
     """
 
     results: tuple[CellResult, ...]
     rows: tuple[Row, ...]
     unfinished: int
     collapse_fraction: float
+    folders: tuple[Path, ...] = ()
+
+    @cached_property
+    def prices(self) -> dict[str, Price]:
+        """The price of each protected row, by the ``cell_id`` of its first cell."""
+        return {
+            row.first.cell_id: price(row.cells, self.results, self.collapse_fraction)
+            for row in self.rows
+            if row.protected
+        }
 
 
 @dataclass(frozen=True)
@@ -69,7 +85,8 @@ def write_report(
     """
     results = tuple(read_results(*folders))
     rows = tuple(make_rows(results, collapse_fraction))
-    material = Material(results, rows, count_unfinished(folders), collapse_fraction)
+    unfinished = count_unfinished(folders)
+    material = Material(results, rows, unfinished, collapse_fraction, tuple(folders))
     folder = out if out is not None else folders[0] / REPORT_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     paths = [path for write in PARTS for path in write(material, folder)]
@@ -103,11 +120,9 @@ def _curves(material: Material, folder: Path) -> list[Path]:
     from fedprivacy.report.curves import curves_figure
 
     written = []
-    for (dataset, synthetic), rows in groupby(material.rows, key=lambda row: row.dataset):
-        both = (dataset, not synthetic) in {row.dataset for row in material.rows}
-        name = f"curves_{dataset}" + ("_real" if both and not synthetic else "")
+    for name, rows in by_dataset(material.rows):
         with style():
-            written += save(curves_figure(list(rows)), folder / name)
+            written += save(curves_figure(rows), folder / f"curves_{name}")
     return written
 
 
@@ -120,5 +135,38 @@ def _overview(material: Material, folder: Path) -> list[Path]:
         return save(overview_figure(material.rows, material.collapse_fraction), folder / "overview")
 
 
-PARTS: tuple[Callable[[Material, Path], list[Path]], ...] = (_table, _csv, _curves, _overview)
+def _prices(material: Material, folder: Path) -> list[Path]:
+    from fedprivacy.report.price_list import price_list_figure
+
+    written = [
+        write_prices(
+            folder / PRICE_FILE, list(material.prices.values()), material.collapse_fraction
+        ),
+        write_text(folder / "prices.txt", price_text(price_tables(material.rows, material.prices))),
+    ]
+    for name, rows in by_dataset(material.rows):
+        with style():
+            figure = price_list_figure(rows, material.collapse_fraction)
+            if figure is not None:
+                written += save(figure, folder / f"prices_{name}")
+    return written
+
+
+def by_dataset(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Rows of each dataset, with a name for files; real records apart from synthetic ones."""
+    present = {row.dataset for row in rows}
+    groups = []
+    for (dataset, synthetic), group in groupby(rows, key=lambda row: row.dataset):
+        both = (dataset, not synthetic) in present
+        groups.append((dataset + ("_real" if both and not synthetic else ""), list(group)))
+    return groups
+
+
+PARTS: tuple[Callable[[Material, Path], list[Path]], ...] = (
+    _table,
+    _csv,
+    _curves,
+    _overview,
+    _prices,
+)
 """Writers of a report, in order; each returns the files it wrote."""

@@ -6,19 +6,22 @@ import json
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from fedprivacy.pricing.twins import (
+    COLLAPSE_FRACTION,
+    collapsed_against,
+    federation_differences,
+    find_twin,
+    flatten,
+)
 from fedprivacy.report.words import ALGORITHMS, FEDERATIONS, SCHEDULES, rank
 from fedprivacy.result import CellResult
 
-COLLAPSE_FRACTION = 0.2
-"""Default of ``collapse.fraction``."""
 AGAINST_TWIN = "collapsed against its twin"
-_MUST_AGREE = ("dataset.", "model.")
-_MAY_DIFFER = ("algorithm.", "schedule.", "privacy.", "seed")
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ def make_rows(
     rows = []
     for group in members:
         found = [(cell, twin) for cell in group if (twin := find_twin(cell, cells)) is not None]
-        keys = {key for cell, twin in found for key in _federation_differences(cell, twin)}
+        keys = {key for cell, twin in found for key in federation_differences(cell, twin)}
         rows.append(
             Row(
                 cells=group,
@@ -153,41 +156,6 @@ def make_rows(
             )
         )
     return sorted(rows, key=_order)
-
-
-def find_twin(cell: CellResult, results: Iterable[CellResult]) -> CellResult | None:
-    """The same cell without protection; None for one that has none, and where it was not run.
-
-    Dataset, model, federation and seed agree. Where several do, the one whose training is most
-    alike is taken.
-    """
-    if cell.algorithm == "none":
-        return None
-    fitting = [
-        other
-        for other in results
-        if other.algorithm == "none"
-        and (other.dataset, other.federation, other.model, other.seed, other.synthetic)
-        == (cell.dataset, cell.federation, cell.model, cell.seed, cell.synthetic)
-        and not any(key.startswith(_MUST_AGREE) for key in _config_differences(cell, other))
-    ]
-    return min(fitting, key=lambda o: len(_federation_differences(cell, o)), default=None)
-
-
-def collapsed_against(
-    cell: CellResult, twin: CellResult | None, fraction: float = COLLAPSE_FRACTION
-) -> bool | None:
-    """Whether a cell lost nearly all that its twin learned.
-
-    That is: score <= chance + fraction * (twin - chance). None where there is nothing to
-    compare: no twin, no score, or a twin that is itself not above chance.
-    """
-    if twin is None or cell.score is None or twin.score is None:
-        return None
-    score, reached, chance = cell.score.value, twin.score.value, cell.score.chance
-    if score is None or reached is None or chance is None or reached <= chance:
-        return None
-    return score <= chance + fraction * (reached - chance)
 
 
 def estimate(cells: Sequence[CellResult]) -> Estimate | None:
@@ -208,29 +176,10 @@ def estimate(cells: Sequence[CellResult]) -> Estimate | None:
     return Estimate(statistics.fmean(values), math.hypot(sampling or 0.0, seeds), len(values))
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of a nested configuration."""
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def _identity(cell: CellResult) -> str:
     config = {key: value for key, value in cell.config.items() if key != "seed"}
     names = (cell.algorithm, cell.schedule, cell.dataset, cell.federation, cell.model)
     return json.dumps([names, cell.synthetic, config], sort_keys=True)
-
-
-def _config_differences(one: CellResult, other: CellResult) -> set[str]:
-    mine, theirs = dict(flatten(one.config)), dict(flatten(other.config))
-    keys = {key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)}
-    return {key for key in keys if not key.startswith(_MAY_DIFFER)}
-
-
-def _federation_differences(one: CellResult, other: CellResult) -> list[str]:
-    return sorted(key for key in _config_differences(one, other) if key.startswith("federation."))
 
 
 def _variants(

@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fedprivacy.accounting.units import VIEWS
+from fedprivacy.pricing.twins import COLLAPSE_FRACTION, collapsed_against, find_twin
 from fedprivacy.report.rows import (
     AGAINST_TWIN,
-    COLLAPSE_FRACTION,
     Estimate,
     Row,
-    collapsed_against,
-    find_twin,
     make_rows,
 )
 from fedprivacy.report.words import (

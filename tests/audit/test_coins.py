@@ -1,4 +1,4 @@
-"""Coins: fair, independent of training, over the same candidates for every seed; who is trained on."""
+"""Coins: fair, independent of training, over the same candidates for every seed."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""What a protection cost and what it bought, from the results of a sweep alone."""

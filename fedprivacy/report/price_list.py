@@ -1,0 +1,224 @@
+"""The price list as a picture: score against proven epsilon, one panel for each kind of claim."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fedprivacy.accounting.units import UNITS, VIEWS
+from fedprivacy.pricing.frontier import pareto
+from fedprivacy.report.canvas import new_figure
+from fedprivacy.report.palette import CHANCE, FAINT, HAIRLINE, INK, algorithm_look
+from fedprivacy.report.rows import Row
+from fedprivacy.report.words import dataset_title, delta_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Kind = tuple[str, str, str, float]
+"""Unit, neighbouring relation, view, delta."""
+
+_PANEL_WIDTH, _PANEL_HEIGHT = 4.6, 3.4
+_FEWEST_DECADES = 1.5
+
+
+@dataclass(frozen=True)
+class Point:
+    """One row in one panel.
+
+    Attributes:
+        row: the cells.
+        epsilon: proved upper bound; ``math.inf`` where nothing is proved.
+        lower: measured lower bound; None without an audit, or where it is not about this claim.
+    """
+
+    row: Row
+    epsilon: float
+    lower: float | None
+
+
+def panels(rows: Sequence[Row]) -> dict[Kind, list[Point]]:
+    """Points of one dataset by kind of claim; kinds without a finite bound are left out.
+
+    Kinds are those of the rows' headlines, and of the strongest view in which a row's unit has a
+    bound. Rows whose claim of that kind is infinite stand in the panel too. If no kind has a finite
+    bound, the headline kinds are kept.
+    """
+    shown = {kind for row in rows if row.protected for kind in _kinds(row.privacy or {})}
+    found: dict[Kind, list[Point]] = {}
+    for row in rows:
+        if not row.protected or row.privacy is None or row.score is None:
+            continue
+        for kind, epsilon in _claims(row.privacy).items():
+            if kind in shown:
+                lower = _lower(row) if kind[0] == "record" else None
+                found.setdefault(kind, []).append(Point(row, epsilon, lower))
+    finite = {k: p for k, p in found.items() if any(math.isfinite(one.epsilon) for one in p)}
+    return dict(sorted((finite or found).items(), key=lambda item: _order(item[0])))
+
+
+def _kinds(privacy: Any) -> list[Kind]:
+    """The headline's kind, and that of the strongest view in which the same unit has a bound."""
+    claims = _claims(privacy)
+    own = [kind for kind in claims if kind[0] == privacy.get("unit")]
+    headline = [kind for kind in own if kind[2] == privacy.get("view")]
+    finite = [kind for kind in own if math.isfinite(claims[kind])]
+    return headline + sorted(finite, key=_order)[:1]
+
+
+def _claims(privacy: Any) -> dict[Kind, float]:
+    claims = {}
+    both = (privacy.get("per_unit") or {}, privacy.get("per_view") or {})
+    for item in (item for claims_of in both for item in claims_of.values()):
+        relation = item.get("neighbouring") or privacy.get("neighbouring")
+        kind = (item["unit"], relation, item["view"], privacy["delta"])
+        infinite = item.get("infinite", True) or item.get("epsilon") is None
+        claims[kind] = math.inf if infinite else float(item["epsilon"])
+    return claims
+
+
+def _lower(row: Row) -> float | None:
+    return max((float(c.audit["epsilon_lower"]) for c in row.cells if c.audit), default=None)
+
+
+def _order(kind: Kind) -> tuple[int, int, str, float]:
+    return UNITS.index(kind[0]), VIEWS.index(kind[2]), kind[1], kind[3]
+
+
+def price_list_figure(rows: Sequence[Row], collapse_fraction: float) -> Figure | None:
+    """One dataset's panels; None where nothing was protected.
+
+    Args:
+        rows: of one dataset.
+        collapse_fraction: ``collapse.fraction``; the zone below is shaded.
+    """
+    found = panels(rows)
+    if not found:
+        return None
+    columns = min(2, len(found))
+    lines = math.ceil(len(found) / columns)
+    figure = new_figure(_PANEL_WIDTH * columns + 1.9, _PANEL_HEIGHT * lines + 0.6)
+    grid = figure.add_gridspec(
+        lines, columns, left=0.62 / figure.get_figwidth(), right=1 - 2.0 / figure.get_figwidth(),
+        top=1 - 0.7 / figure.get_figheight(), bottom=0.62 / figure.get_figheight(),
+        hspace=0.42, wspace=0.24,
+    )  # fmt: skip
+    for index, (kind, points) in enumerate(found.items()):
+        axes = figure.add_subplot(grid[index // columns, index % columns])
+        _panel(axes, kind, points, collapse_fraction)
+    title = f"{dataset_title(*rows[0].dataset)}: {rows[0].metric} against proven epsilon"
+    figure.suptitle(
+        title,
+        x=0.62 / figure.get_figwidth(),
+        ha="left",
+        y=1 - 0.12 / figure.get_figheight(),
+        va="top",
+        fontsize=9.5,
+        color=INK,
+    )
+    _legend(figure, [point for points in found.values() for point in points])
+    return figure
+
+
+def _panel(axes: Any, kind: Kind, points: Sequence[Point], fraction: float) -> None:
+    finite = [p.epsilon for p in points if math.isfinite(p.epsilon)]
+    lowers = [p.lower for p in points if p.lower]
+    smallest = min([*finite, *lowers], default=1.0)
+    low = math.log10(max(smallest, 1e-3)) - 0.25
+    high = max(math.log10(max(finite, default=10.0)) + 0.25, low + _FEWEST_DECADES)
+    slot = high + 0.12 * (high - low) + 0.1
+    _references(axes, points, fraction, low, slot + 0.12 * (high - low))
+    _front(axes, points, slot)
+    for order, point in enumerate(points):
+        _point(axes, point, low, slot, order, len(points))
+    axes.axvline(high + 0.05, color=HAIRLINE, lw=0.8, ls=(0, (2, 2)))
+    ticks = [t for t in range(math.floor(low), math.ceil(high) + 1) if low <= t <= high]
+    decades = range(math.floor(low), math.ceil(high))
+    steps = [math.log10(m * 10.0**t) for t in decades for m in (1, 3)]
+    shown = ticks if len(ticks) > 2 else [s for s in steps if low <= s <= high]
+    axes.set_xticks([*shown, slot], [*(f"{10**t:.3g}" for t in shown), "infinite"])
+    axes.set_xlim(low, slot + 0.12 * (high - low))
+    axes.set_xlabel("proven epsilon (upper bound)")
+    axes.set_ylabel(points[0].row.metric)
+    unit, relation, view, delta = kind
+    axes.set_title(
+        f"one {unit}, {relation}, view {view}, δ={delta_text(delta)}", loc="left", color=INK
+    )
+
+
+def _references(
+    axes: Any, points: Sequence[Point], fraction: float, left: float, right: float
+) -> None:
+    chance = next((c.score.chance for p in points for c in p.row.cells if c.score), None)
+    twin = next((p.row.twin_score.mean for p in points if p.row.twin_score), None)
+    if twin is not None:
+        axes.axhline(twin, color=INK, lw=0.9, ls=(0, (6, 2)), zorder=1)
+    if chance is None:
+        return
+    axes.axhline(chance, color=CHANCE.colour, lw=0.8, zorder=1)
+    if twin is not None and twin > chance:
+        top = chance + fraction * (twin - chance)
+        bottom = chance - 0.08 * (twin - chance)
+        axes.axhspan(bottom, top, color="#000000", alpha=0.06, lw=0, zorder=0)
+        axes.annotate(
+            "collapse", (right, top), xytext=(-3, -2), textcoords="offset points", ha="right",
+            va="top", fontsize=7, color=FAINT,
+        )  # fmt: skip
+
+
+def _front(axes: Any, points: Sequence[Point], slot: float) -> None:
+    """The front, drawn as steps: no other setting is better in both."""
+    items = [(p.epsilon, p.row.score.mean, p) for p in points if p.row.score]
+    best = pareto(items)
+    xs = [_x(p.epsilon, slot) for p in best]
+    ys = [p.row.score.mean for p in best if p.row.score]
+    axes.step(xs, ys, where="post", color=FAINT, lw=1.0, zorder=2)
+
+
+def _x(epsilon: float, slot: float) -> float:
+    return slot if math.isinf(epsilon) else math.log10(max(epsilon, 1e-3))
+
+
+def _point(axes: Any, point: Point, low: float, slot: float, order: int, total: int) -> None:
+    score = point.row.score
+    assert score is not None
+    look = algorithm_look(point.row.first.algorithm)
+    x = _x(point.epsilon, slot)
+    if math.isinf(point.epsilon) and total > 1:
+        # Side by side: everything infinite would lie on one vertical line.
+        x += 0.16 * (order / (total - 1) - 0.5)
+    if point.lower is not None:
+        start = math.log10(point.lower) if point.lower > 0 else low
+        ends = [max(start, low), x]
+        axes.plot(ends, [score.mean] * 2, color=look.colour, lw=0.9, alpha=0.55, zorder=3)
+        axes.plot(
+            [max(start, low)], [score.mean], marker="|" if point.lower > 0 else "<",
+            color=look.colour, ms=7 if point.lower > 0 else 3.5, zorder=3,
+        )  # fmt: skip
+    error = score.standard_error or 0.0
+    axes.errorbar(
+        [x], [score.mean], yerr=[error], fmt=look.marker, color=look.colour, ms=5.5, capsize=2,
+        lw=0.9, mfc=look.colour if point.row.first.schedule == "every_round" else "white", zorder=4,
+    )  # fmt: skip
+
+
+def _legend(figure: Figure, points: Sequence[Point]) -> None:
+    from matplotlib.lines import Line2D
+
+    names = dict.fromkeys(point.row.first.algorithm for point in points)
+    looks = {name: algorithm_look(name) for name in names}
+    handles = [
+        Line2D([], [], ls="", marker=look.marker, color=look.colour, label=name)
+        for name, look in looks.items()
+    ]
+    handles += [
+        Line2D([], [], ls="", marker="o", color=FAINT, label="in every round"),
+        Line2D([], [], ls="", marker="o", color=FAINT, mfc="white", label="in some rounds"),
+        Line2D([], [], color=FAINT, lw=1.0, label="not beaten in both"),
+        Line2D([], [], color=FAINT, marker="|", ms=7, lw=0.9, label="measured at least"),
+        Line2D([], [], color=INK, lw=0.9, ls=(0, (6, 2)), label="without protection"),
+        Line2D([], [], color=CHANCE.colour, lw=0.8, label="chance"),
+    ]
+    figure.legend(handles=handles, loc="upper right", frameon=False, bbox_to_anchor=(1.0, 0.93))

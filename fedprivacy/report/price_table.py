@@ -1,0 +1,151 @@
+"""The price list as a table: one for each dataset, every number with what it is about."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from fedprivacy.pricing.intervals import Interval
+from fedprivacy.pricing.price import Price
+from fedprivacy.report.rows import Row
+from fedprivacy.report.words import (
+    MISSING,
+    dataset_title,
+    delta_text,
+    number_text,
+    protected_text,
+    views_text,
+)
+
+COLUMNS = (
+    "algorithm",
+    "schedule",
+    "score lost",
+    "epsilon proved",
+    "of one",
+    "protected rounds",
+    "epsilon measured",
+    "exchange rate",
+    "equivalent data loss",
+    "federation gain left",
+    "worst site",
+    "worst class",
+    "clinician",
+    "verdict",
+)
+NO_BOUND = "no bound is proved"
+NOTES = (
+    "score lost: of the non-private twin's, paired by seed; 95 % bootstrap interval over seeds.",
+    "epsilon proved: upper bound. epsilon measured: lower bound that an attacker showed, with the "
+    "ceiling that the audit could have reached; 0 is no evidence of privacy.",
+    "exchange rate: score lost over 1 - the largest advantage that the proof leaves an attacker.",
+    "equivalent data loss: share of the records that one could discard without protection for the "
+    "same score.",
+    "federation gain left: score minus that of the best site's own model without protection; "
+    "negative: better not to federate like this.",
+)
+
+
+@dataclass(frozen=True)
+class PriceTable:
+    """One dataset's prices, as text.
+
+    Attributes:
+        title: the dataset, marked where it is synthetic.
+        lines: one for each protection, by column.
+    """
+
+    title: str
+    lines: tuple[Mapping[str, str], ...]
+
+
+def price_tables(rows: Sequence[Row], prices: Mapping[str, Price]) -> list[PriceTable]:
+    """Tables by dataset, in the order of the rows.
+
+    Args:
+        rows: of the report.
+        prices: by the ``cell_id`` of a row's first cell.
+    """
+    tables = []
+    for (dataset, synthetic), group in groupby(rows, key=lambda row: row.dataset):
+        lines = [_line(row, prices[row.first.cell_id]) for row in group if row.protected]
+        if lines:
+            tables.append(PriceTable(dataset_title(dataset, synthetic), tuple(lines)))
+    return tables
+
+
+def _line(row: Row, price: Price) -> dict[str, str]:
+    privacy = row.privacy or {}
+    about = [privacy.get("unit"), privacy.get("neighbouring"), privacy.get("view")]
+    delta = f"delta {delta_text(privacy.get('delta'))}" if privacy else ""
+    return {
+        "algorithm": row.algorithm,
+        "schedule": row.schedule,
+        "score lost": _interval(price.score_lost) + ("*" if price.twin_differs else ""),
+        "epsilon proved": views_text(row.privacy),
+        "of one": ", ".join(str(word) for word in [*about, delta] if word) or MISSING,
+        "protected rounds": protected_text(row.privacy),
+        "epsilon measured": measured_text(row),
+        "exchange rate": price.exchange_text,
+        "equivalent data loss": price.data_loss.text(),
+        "federation gain left": _interval(price.federation_gain_left),
+        "worst site": _harm(price.worst_site),
+        "worst class": _harm(price.worst_class),
+        "clinician": clinician(row.privacy),
+        "verdict": verdict_text(row),
+    }
+
+
+def _interval(value: Interval | None) -> str:
+    return MISSING if value is None else value.text()
+
+
+def _harm(value: Any) -> str:
+    return MISSING if value is None else f"{value.name}: {value.lost.text()}"
+
+
+def measured_text(row: Row) -> str:
+    """``>= 2.02 (ceiling 3.02, n=6)``: the largest lower bound over the seeds."""
+    audits = [cell.audit for cell in row.cells if cell.audit]
+    if not audits:
+        return "not audited"
+    best = max(audits, key=lambda audit: float(audit["epsilon_lower"]))
+    lower, ceiling = number_text(best["epsilon_lower"]), number_text(best["ceiling"])
+    return f">= {lower} (ceiling {ceiling}, {len(audits)} audited)"
+
+
+def verdict_text(row: Row) -> str:
+    """How often each verdict was given; a falsified claim reads so."""
+    counts: dict[str, int] = {}
+    for cell in row.cells:
+        word = cell.verdict or "none"
+        counts[word] = counts.get(word, 0) + 1
+    return ", ".join(f"{word} ({count}/{len(row.cells)})" for word, count in counts.items())
+
+
+def clinician(privacy: Mapping[str, Any] | None) -> str:
+    """What a clinician can read; only where a bound for a patient is proved."""
+    patient = ((privacy or {}).get("per_unit") or {}).get("patient") or {}
+    cap = (patient.get("max_tpr_at_fpr") or {}).get("0.01")
+    if patient.get("infinite", True) or patient.get("epsilon") is None or cap is None:
+        return NO_BOUND
+    return (
+        f"any attacker who tolerates 1 % false alarms finds at most {100 * cap:.2g} % of the "
+        f"patients (proved, {patient.get('neighbouring')}, view {patient.get('view')})"
+    )
+
+
+def price_text(tables: Sequence[PriceTable]) -> str:
+    """The tables for a terminal: a block for each protection, since the sentences are long."""
+    lines: list[str] = []
+    for table in tables:
+        lines += [table.title, "=" * len(table.title)]
+        for line in table.lines:
+            lines.append(f"{line['algorithm']}, {line['schedule']}")
+            lines += [f"  {key}: {line[key]}" for key in COLUMNS[2:] if line[key] != MISSING]
+        lines.append("")
+    notes = [text for note in NOTES for text in textwrap.wrap(note, 110)]
+    return "\n".join([*lines, *notes]) + "\n" if tables else "no protection to price\n"
