@@ -40,7 +40,7 @@ class DataLoss:
     def text(self) -> str:
         """``>= 0.81 [..] of the records``, or why not."""
         if self.share is None:
-            return self.reason
+            return "-"
         return f"{'>= ' if self.beyond else ''}{self.share.text(2)} of the records"
 
 

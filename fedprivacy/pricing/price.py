@@ -110,6 +110,17 @@ def price(cells: Sequence[CellResult], results: Sequence[CellResult], fraction: 
     )
 
 
+def losses(results: Sequence[CellResult]) -> dict[str, float]:
+    """Score lost by each protected cell against its own twin, by ``cell_id``."""
+    found = {}
+    for cell in results:
+        twin = find_twin(cell, results)
+        lost = None if twin is None else _lost(cell, twin)
+        if lost is not None:
+            found[cell.cell_id] = lost
+    return found
+
+
 def _value(cell: CellResult) -> float | None:
     return None if cell.score is None else cell.score.value
 

@@ -105,6 +105,7 @@ def _complaint(folder: Path) -> str:
 def _upload(report: Report, folders: Sequence[Path], uri: str, experiment: str | None) -> int:
     """Upload missing cells; the report itself too, if it is about a single sweep."""
     from fedprivacy.tracking.links import sweep_links
+    from fedprivacy.tracking.prices import record_prices
     from fedprivacy.tracking.summary import record_summary
     from fedprivacy.tracking.sync import sync
 
@@ -120,5 +121,6 @@ def _upload(report: Report, folders: Sequence[Path], uri: str, experiment: str |
         if not done.missing:
             if len(folders) == 1:
                 record_summary(report.paths, uri=uri, experiment=experiment or name, sweep_id=name)
+            record_prices(report.prices, uri=uri, experiment=experiment or name, sweep_id=name)
             print(sweep_links(uri, experiment or name, name))
     return FAILED if missing else OK

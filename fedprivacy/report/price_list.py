@@ -69,13 +69,17 @@ def _kinds(privacy: Any) -> list[Kind]:
 
 
 def _claims(privacy: Any) -> dict[Kind, float]:
-    claims = {}
+    claims: dict[Any, float] = {}
     both = (privacy.get("per_unit") or {}, privacy.get("per_view") or {})
     for item in (item for claims_of in both for item in claims_of.values()):
         relation = item.get("neighbouring") or privacy.get("neighbouring")
         kind = (item["unit"], relation, item["view"], privacy["delta"])
         infinite = item.get("infinite", True) or item.get("epsilon") is None
         claims[kind] = math.inf if infinite else float(item["epsilon"])
+    about = tuple(privacy.get(key) for key in ("unit", "neighbouring", "view", "delta"))
+    if None not in about and about not in claims:
+        infinite = privacy.get("infinite", True) or privacy.get("epsilon") is None
+        claims[about] = math.inf if infinite else float(privacy["epsilon"])
     return claims
 
 

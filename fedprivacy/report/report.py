@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedprivacy.pricing.file import PRICE_FILE, write_prices
-from fedprivacy.pricing.price import Price, price
+from fedprivacy.pricing.price import Price, losses, price
 from fedprivacy.pricing.twins import COLLAPSE_FRACTION
 from fedprivacy.report.canvas import save, style
 from fedprivacy.report.files import write_text
@@ -17,6 +18,9 @@ from fedprivacy.report.price_table import price_tables, price_text
 from fedprivacy.report.rows import Row, make_rows
 from fedprivacy.report.table import cell_csv, cell_table
 from fedprivacy.result import RESULT_FILE, CellResult, read_results
+
+if TYPE_CHECKING:
+    from fedprivacy.report.roc import Attack
 
 REPORT_FOLDER = "report"
 
@@ -48,6 +52,13 @@ class Material:
             if row.protected
         }
 
+    @cached_property
+    def attacks(self) -> list[Attack]:
+        """Membership attacks on the audited rows."""
+        from fedprivacy.report.roc import attacks, load_audits
+
+        return attacks(self.rows, load_audits(self.folders))
+
 
 @dataclass(frozen=True)
 class Report:
@@ -58,12 +69,14 @@ class Report:
         table: text of the table, to be printed.
         paths: files that were written, the table first.
         results: what it is about.
+        prices: score lost against its twin, by ``cell_id``; only cells that have one.
     """
 
     folder: Path
     table: str
     paths: tuple[Path, ...]
     results: tuple[CellResult, ...]
+    prices: Mapping[str, float] = field(default_factory=dict)
 
 
 def write_report(
@@ -90,7 +103,8 @@ def write_report(
     folder = out if out is not None else folders[0] / REPORT_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     paths = [path for write in PARTS for path in write(material, folder)]
-    return Report(folder, table_text(material), tuple(paths), results)
+    paths += _html(material, folder, paths)
+    return Report(folder, table_text(material), tuple(paths), results, losses(results))
 
 
 def count_unfinished(folders: Sequence[Path]) -> int:
@@ -152,6 +166,55 @@ def _prices(material: Material, folder: Path) -> list[Path]:
     return written
 
 
+def _audits(material: Material, folder: Path) -> list[Path]:
+    from fedprivacy.report.audit_figure import audit_figure
+    from fedprivacy.report.roc import roc_figure
+
+    written = []
+    for name, rows in by_dataset(material.rows):
+        own = [one for one in material.attacks if one.row.dataset == rows[0].dataset]
+        with style():
+            for kind, drawn in (("audit", audit_figure(rows)), ("roc", roc_figure(own))):
+                if drawn is not None:
+                    written += save(drawn, folder / f"{kind}_{name}")
+    return written
+
+
+_CAPTIONS = {
+    "overview": "Score of every cell beside its non-private twin and chance",
+    "prices": "Score against proven epsilon; infinite has a place of its own",
+    "curves": "Held-out score by round, of all sites and of each",
+    "audit": "Measured lower bounds against what is advertised and proved",
+    "roc": "Membership inference with and without protection, on log axes",
+    "reconstruction": "Originals and what was reconstructed from one update after the protection",
+    "budgets": "Reconstruction success against proven epsilon, large budgets included",
+}
+_SECTIONS = {"audit": "audits", "budgets": "reconstruction"}
+
+
+def _html(material: Material, folder: Path, written: Sequence[Path]) -> list[Path]:
+    from fedprivacy.report.html import HTML_FILE, html_page
+
+    pictures: dict[str, list[tuple[Path, str]]] = {}
+    for path in written:
+        kind, _, name = path.stem.partition("_")
+        if path.suffix == ".png" and kind in _CAPTIONS:
+            caption = f"{_CAPTIONS[kind]}{f' ({name})' if name else ''}"
+            pictures.setdefault(_SECTIONS.get(kind, kind), []).append(
+                (path.with_suffix(""), caption)
+            )
+    text = html_page(
+        material.results,
+        material.rows,
+        material.prices,
+        material.attacks,
+        material.folders,
+        pictures,
+        material.unfinished,
+    )
+    return [write_text(folder / HTML_FILE, text)]
+
+
 def by_dataset(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """Rows of each dataset, with a name for files; real records apart from synthetic ones."""
     present = {row.dataset for row in rows}
@@ -168,5 +231,6 @@ PARTS: tuple[Callable[[Material, Path], list[Path]], ...] = (
     _curves,
     _overview,
     _prices,
+    _audits,
 )
 """Writers of a report, in order; each returns the files it wrote."""

@@ -204,7 +204,7 @@ def _variants(
 
 
 def _of_algorithm(key: str) -> bool:
-    return not key.startswith(("schedule.", "federation.name", "seed"))
+    return not key.startswith(("schedule.", "federation.name", "audit.", "seed"))
 
 
 def _of_schedule(key: str) -> bool:

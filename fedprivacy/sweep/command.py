@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
@@ -21,6 +21,9 @@ from fedprivacy.errors import ConfigError, DataError
 from fedprivacy.result import CellResult
 from fedprivacy.sweep.plan import Plan, checked, first_point, make_plan
 from fedprivacy.tracking.store import Recorder
+
+if TYPE_CHECKING:
+    from fedprivacy.report.report import Report
 
 OK, FAILED, BAD_CONFIG, INTERRUPTED = 0, 1, 2, 130
 _BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -140,7 +143,7 @@ def _run_sweep(plan: Plan) -> int:
     for path in report.paths:
         print(f"wrote {path}")
     if record.enabled:
-        print(_links(plan, record, report.paths))
+        print(_links(plan, record, report))
     return FAILED if outcome.failed or outcome.missing else OK
 
 
@@ -155,15 +158,17 @@ def _initialise(record: Recorder) -> None:
         print(f"warning: {error}; results stay safe in their folders", file=sys.stderr)
 
 
-def _links(plan: Plan, record: Recorder, report: Sequence[Path]) -> str:
+def _links(plan: Plan, record: Recorder, report: Report) -> str:
     """Upload the report, and what the store missed while it was down; say where to look."""
     from fedprivacy.tracking.links import sweep_links
+    from fedprivacy.tracking.prices import record_prices
     from fedprivacy.tracking.summary import record_summary
     from fedprivacy.tracking.sync import sync
 
     if record.missed:
         sync([plan.folder], uri=record.uri, experiment=record.experiment, sweep_id=plan.name)
-    record_summary(report, uri=record.uri, experiment=record.experiment, sweep_id=plan.name)
+    record_summary(report.paths, uri=record.uri, experiment=record.experiment, sweep_id=plan.name)
+    record_prices(report.prices, uri=record.uri, experiment=record.experiment, sweep_id=plan.name)
     return sweep_links(record.uri, record.experiment, plan.name)
 
 

@@ -38,6 +38,13 @@ def test_the_report_of_a_partly_finished_sweep(sweep: Path) -> None:
         "curves_wisconsin.svg",
         "overview.png",
         "overview.svg",
+        "price.json",
+        "prices.txt",
+        "prices_higgs.png",
+        "prices_higgs.svg",
+        "prices_wisconsin.png",
+        "prices_wisconsin.svg",
+        "report.html",
     ]
     assert set(report.folder.iterdir()) == set(report.paths)
     assert report.paths[0].read_text() == report.table + "\n"
@@ -70,7 +77,8 @@ def test_real_and_synthetic_records_of_a_dataset_are_kept_apart(
 def test_a_sweep_without_results_has_an_empty_table(tmp_path: Path) -> None:
     report = write_report([tmp_path])
     assert report.table == "no cell has a result yet"
-    assert [path.name for path in report.paths] == ["table.txt", "results.csv"]
+    names = [path.name for path in report.paths]
+    assert names == ["table.txt", "results.csv", "price.json", "prices.txt", "report.html"]
 
 
 def test_a_damaged_result_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,23 @@
+document.querySelectorAll("table.sortable th button").forEach(function (button) {
+  button.addEventListener("click", function () {
+    var head = button.parentElement, table = head.closest("table"), body = table.tBodies[0];
+    var index = Array.prototype.indexOf.call(head.parentElement.children, head);
+    var down = head.getAttribute("aria-sort") === "ascending";
+    head.parentElement.querySelectorAll("th").forEach(function (one) { one.removeAttribute("aria-sort"); });
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    var value = function (row) {
+      var text = row.cells[index].textContent.trim();
+      if (/^infinite/.test(text)) { return Infinity; }
+      var found = text.match(/-?\d+(\.\d+)?(e-?\d+)?/);
+      return found && text.search(/-?\d/) < 4 ? parseFloat(found[0]) : text;
+    };
+    Array.from(body.rows).sort(function (a, b) {
+      var x = value(a), y = value(b);
+      if (typeof x !== typeof y) { x = String(x); y = String(y); }
+      return (x < y ? -1 : x > y ? 1 : 0) * (down ? -1 : 1);
+    }).forEach(function (row) { body.appendChild(row); });
+  });
+});
+window.addEventListener("beforeprint", function () {
+  document.querySelectorAll("details").forEach(function (one) { one.open = true; });
+});

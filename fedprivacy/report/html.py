@@ -1,0 +1,274 @@
+"""``report.html``: the whole report on one self-contained page."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fedprivacy.errors import FedPrivacyError
+from fedprivacy.pricing.price import Price
+from fedprivacy.report.audit_figure import falsified
+from fedprivacy.report.findings import RULES, findings, unsaid
+from fedprivacy.report.page import details, figure, page, paragraph, preformatted, table, text
+from fedprivacy.report.price_table import COLUMNS, NOTES, PriceTable, price_tables
+from fedprivacy.report.roc import Attack, attack_lines
+from fedprivacy.report.rows import Row
+from fedprivacy.report.words import (
+    MISSING,
+    dataset_text,
+    epsilon_text,
+    protected_text,
+    views_text,
+)
+from fedprivacy.result import CellResult
+
+HTML_FILE = "report.html"
+WORDS = (
+    "epsilon proved: an upper bound on what any attacker can learn of one unit, computed from the "
+    "ledger of everything that was released. infinite: nothing is proved, not that everything "
+    "leaked.",
+    "unit: whose privacy it is: one record, all records of one patient at a site, or a whole site. "
+    "neighbouring relation: the two data sets that must look alike: zero_out (the unit's "
+    "contribution "
+    "is empty in one of them) or replace_one (it is another unit's; dearer).",
+    "view: what the adversary sees: server_updates (every message of every site), aggregate (the "
+    "averages), final_model. delta: the probability with which the bound may fail.",
+    "epsilon measured: a lower bound that an attacker really showed, never above the truth but "
+    "in 5 % "
+    "of audits. 0 means that this attack found nothing; it is no evidence of privacy.",
+    "verdict: proven (a finite total), partial (only some rounds are protected and no attack has "
+    "shown more; not a good result), falsified (an audit rejects the claim to be as private as the "
+    "protected rounds), unprotected (nothing is proved).",
+    "seeded noise makes a run repeatable and its certificate a simulation. synthetic records stand "
+    "in for real ones.",
+)
+
+
+def html_page(
+    results: Sequence[CellResult],
+    rows: Sequence[Row],
+    prices: Mapping[str, Price],
+    attacks: Sequence[Attack],
+    folders: Sequence[Path],
+    pictures: Mapping[str, Sequence[tuple[Path, str]]],
+    unfinished: int,
+) -> str:
+    """The page.
+
+    Args:
+        results: every cell that has a result.
+        rows: the same, seeds together.
+        prices: by the ``cell_id`` of a row's first cell.
+        attacks: membership attacks on audited rows.
+        folders: of the sweeps, for the derivations.
+        pictures: files without suffix and captions, by section.
+        unfinished: cells that have no result yet.
+    """
+    names = ", ".join(dict.fromkeys(folder.resolve().name for folder in folders))
+    sections = [
+        (
+            "overview",
+            "Overview",
+            _overview(results, rows, unfinished) + _shown(pictures, "overview"),
+        ),
+        ("prices", "Price list", _prices(rows, prices) + _shown(pictures, "prices")),
+        ("findings", "The article's observations", _findings(results, rows, prices)),
+        ("curves", "Curves by round and site", _shown(pictures, "curves")),
+        ("audits", "What an attacker showed", _audits(rows, pictures)),
+        ("membership", "Membership inference", _shown(pictures, "roc") + _membership(attacks)),
+        ("reconstruction", "Reconstruction", _reconstruction(rows, pictures)),
+        ("derivations", "Derivation of every epsilon", _derivations(results, folders)),
+        ("failures", "Failed and collapsed cells", _failures(results)),
+        ("rerun", "Commands to run each cell again", _commands(results)),
+        ("words", "What the words mean", "".join(map(paragraph, WORDS)) + _elsewhere()),
+        ("versions", "Versions", _versions(results)),
+    ]
+    return page(f"fedprivacy report: {names}", sections)
+
+
+def _shown(pictures: Mapping[str, Sequence[tuple[Path, str]]], key: str) -> str:
+    return "".join(figure(path, caption) for path, caption in pictures.get(key, ()))
+
+
+def _overview(results: Sequence[CellResult], rows: Sequence[Row], unfinished: int) -> str:
+    counts: dict[str, int] = {}
+    for cell in results:
+        counts[cell.status] = counts.get(cell.status, 0) + 1
+    told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    said = f"{len(results)} cells: {told}."
+    if unfinished:
+        said += f" {unfinished} cells have no result yet."
+    made_up = sorted({cell.dataset for cell in results if cell.synthetic})
+    if made_up:
+        said += f" Synthetic stand-ins, not real patients: {', '.join(made_up)}."
+    lines = [
+        {
+            "algorithm": row.algorithm,
+            "schedule": row.schedule if row.protected else "-",
+            "dataset": dataset_text(*row.dataset),
+            "federation": row.first.federation,
+            "score": "-" if row.score is None else f"{row.score.mean:.3f} {row.metric}",
+            "seeds": str(len(row.cells)),
+            "epsilon proved": views_text(row.privacy),
+            "protected rounds": protected_text(row.privacy),
+            "status": row.status,
+            "verdict": ", ".join(dict.fromkeys(cell.verdict or "none" for cell in row.cells)),
+        }
+        for row in rows
+    ]
+    return paragraph(said) + table(lines)
+
+
+def _prices(rows: Sequence[Row], prices: Mapping[str, Price]) -> str:
+    tables = price_tables(rows, prices)
+    notes = "".join(paragraph(note, "note") for note in NOTES)
+    return "".join(map(_price_table, tables)) + notes if tables else ""
+
+
+def _price_table(one: PriceTable) -> str:
+    """The table without the columns that say nothing, then the sentences that a clinician reads."""
+    columns = [
+        name
+        for name in COLUMNS
+        if name != "clinician" and any(line[name] != MISSING for line in one.lines)
+    ]
+    said = "".join(
+        paragraph(f"{line['algorithm']}, {line['schedule']}: {line['clinician']}.")
+        for line in one.lines
+    )
+    return f"<h3>{text(one.title)}</h3>{table(one.lines, columns)}{said}"
+
+
+def _findings(
+    results: Sequence[CellResult], rows: Sequence[Row], prices: Mapping[str, Price]
+) -> str:
+    said = unsaid(rows, dict(prices))
+    missing = "" if not said else "<h3>What the article could not say</h3>" + table(said)
+    return table([one.line() for one in findings(results)]) + paragraph(RULES, "note") + missing
+
+
+def _audits(rows: Sequence[Row], pictures: Mapping[str, Sequence[tuple[Path, str]]]) -> str:
+    words = falsified(rows)
+    return paragraph(words) + _shown(pictures, "audits") if words else _shown(pictures, "audits")
+
+
+def _membership(attacks: Sequence[Attack]) -> str:
+    if not attacks:
+        return ""
+    note = paragraph(
+        "Canaries of all seeds together; intervals are exact (Clopper-Pearson, 95 %). LiRA and "
+        "RMIA "
+        "use the sweep's other seeds as shadow models. An attack that fails proves nothing.",
+        "note",
+    )
+    return table(attack_lines(attacks)) + note
+
+
+def _reconstruction(rows: Sequence[Row], pictures: Mapping[str, Sequence[tuple[Path, str]]]) -> str:
+    lines = []
+    for row in rows:
+        for cell in row.cells:
+            found = (cell.audit or {}).get("reconstruction")
+            if not found:
+                continue
+            best = found.get("max_rdlv")
+            lines.append(
+                {
+                    "algorithm": row.algorithm,
+                    "schedule": row.schedule if row.protected else "-",
+                    "dataset": dataset_text(*row.dataset),
+                    "seed": str(cell.seed),
+                    "epsilon proved": epsilon_text(cell.privacy),
+                    "attack": str(found.get("attack")),
+                    "round attacked": str(found.get("round")),
+                    "recognised": f"{found.get('recognised')} of {found.get('victims')}",
+                    "best similarity": f"{found.get('best_similarity'):.3f}",
+                    "largest RDLV": "undefined" if best is None else f"{best:.3f}",
+                }
+            )
+    if not lines:
+        return ""
+    about = paragraph(
+        "The attacker has one update of one record, as it left the site after the protection, and "
+        "knows the weights, the model and the learning rate. RDLV: relative data leakage value "
+        "(Hatamizadeh et al. 2023); 0 is no better than a public prior. A failed attack proves "
+        "nothing.",
+        "note",
+    )
+    return _shown(pictures, "reconstruction") + table(lines) + about
+
+
+def _derivations(results: Sequence[CellResult], folders: Sequence[Path]) -> str:
+    return "".join(
+        details(f"{_name(cell)}: epsilon {epsilon_text(cell.privacy)}", _derivation(cell, folders))
+        for cell in results
+    )
+
+
+def _derivation(cell: CellResult, folders: Sequence[Path]) -> str:
+    from fedprivacy.explain_command import explanation
+    from fedprivacy.recount import recount
+
+    folder = next((f / cell.cell_id for f in folders if (f / cell.cell_id).is_dir()), None)
+    if cell.privacy is None or folder is None:
+        return paragraph("Nothing was released, or the cell's folder is gone.")
+    try:
+        found = recount(folder)
+        derived = explanation(found, found.statement)
+    except FedPrivacyError as error:
+        return paragraph(f"Not derived: {error}")
+    if found.differences:
+        return paragraph("Not derived: the ledger does not give what the result says.", "bad")
+    return preformatted(derived)
+
+
+def _failures(results: Sequence[CellResult]) -> str:
+    lines = [
+        {
+            "cell": _name(cell),
+            "status": cell.status,
+            "round": "" if cell.round is None else str(cell.round),
+            "reason": cell.reason,
+        }
+        for cell in results
+        if cell.status not in ("ok",)
+    ]
+    traces = "".join(
+        details(f"{_name(cell)}: traceback", preformatted(str(cell.error.get("traceback", ""))))
+        for cell in results
+        if cell.error
+    )
+    return table(lines) + traces if lines else ""
+
+
+def _commands(results: Sequence[CellResult]) -> str:
+    lines = [f"# {_name(cell)}\n{command(cell)}" for cell in results]
+    return preformatted("\n".join(lines)) if lines else ""
+
+
+def command(cell: CellResult) -> str:
+    """What to type to run a cell again."""
+    return shlex.join(["fedprivacy", "run", *cell.overrides])
+
+
+def _name(cell: CellResult) -> str:
+    words = [cell.algorithm, cell.schedule, cell.dataset, cell.federation, f"s{cell.seed}"]
+    return f"{' '.join(words)} ({cell.cell_id})"
+
+
+def _elsewhere() -> str:
+    return paragraph(
+        "The threat model, every unit and relation, and what is outside each guarantee: "
+        "docs/how-we-count.md of the project; of one cell: fedprivacy explain ID."
+    )
+
+
+def _versions(results: Sequence[CellResult]) -> str:
+    found: dict[str, set[str]] = {}
+    for cell in results:
+        for name, version in cell.versions.items():
+            found.setdefault(name, set()).add(version)
+    machines = ", ".join(sorted({f"{cell.engine} on {cell.device}" for cell in results}))
+    lines = [{"package": k, "version": ", ".join(sorted(v))} for k, v in sorted(found.items())]
+    return table(lines) + paragraph(f"Engine: {machines}.")

@@ -1,0 +1,186 @@
+"""Membership inference on the audited cells, with the sweep's own seeds as shadow models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedprivacy.audit.membership import Membership, membership, roc
+from fedprivacy.audit.shadow import lira, rmia
+from fedprivacy.report.canvas import new_figure
+from fedprivacy.report.palette import FAINT, INK, algorithm_look
+from fedprivacy.report.rows import Row
+from fedprivacy.report.words import dataset_title
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+AUDIT_FILE = "audit.npz"
+_LOWEST = 1e-3
+_DASHES: dict[str, Any] = {
+    "every_round": "-",
+    "first_round": (0, (4, 1.5)),
+    "every_nth": (0, (4, 1.2, 1, 1.2)),
+    "last_round": (0, (1, 1)),
+}
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack on one row, over all its seeds.
+
+    Attributes:
+        name: of the attack.
+        row: the cells.
+        scores: pooled over seeds, each standardised by itself.
+        included: the coins.
+        found: success in numbers.
+    """
+
+    name: str
+    row: Row
+    scores: NDArray[np.float64]
+    included: NDArray[np.bool_]
+    found: Membership
+
+
+def load_audits(folders: Sequence[Path]) -> dict[str, Arrays]:
+    """The saved scores of every audited cell below the sweep folders, by ``cell_id``."""
+    found: dict[str, Arrays] = {}
+    for folder in folders:
+        for path in sorted(folder.glob(f"*/{AUDIT_FILE}")):
+            with np.load(path) as file:
+                found.setdefault(path.parent.name, {key: file[key] for key in file.files})
+    return found
+
+
+def attacks(rows: Sequence[Row], audits: Mapping[str, Arrays]) -> list[Attack]:
+    """All attacks on all audited rows; those by shadow models where there are seeds enough."""
+    found = []
+    for row in rows:
+        seeds = [audits[cell.cell_id] for cell in row.cells if cell.cell_id in audits]
+        if seeds:
+            found += [_attack(row, name, seeds, scores) for name, scores in _scores(seeds).items()]
+    return found
+
+
+def _scores(seeds: Sequence[Arrays]) -> dict[str, list[NDArray[np.float64]]]:
+    """Scores of each seed by attack."""
+    scores = {
+        "updates": [seed["server"] for seed in seeds],
+        "loss threshold": [-seed["loss"] for seed in seeds],
+    }
+    same = all(_who(seed) == _who(seeds[0]) for seed in seeds)
+    if same and len(seeds) >= 3:
+        logits = np.stack([seed["logit"] for seed in seeds])
+        coins = np.stack([seed["included"] for seed in seeds]).astype(bool)
+        targets = range(len(seeds))
+        scores["LiRA"] = [lira(logits, coins, target) for target in targets]
+        scores["RMIA"] = [rmia(logits, coins, target) for target in targets]
+    return scores
+
+
+def _who(seed: Arrays) -> list[tuple[str, int]]:
+    return list(zip(seed["site"].tolist(), seed["candidate"].tolist(), strict=True))
+
+
+def _attack(
+    row: Row, name: str, seeds: Sequence[Arrays], scores: Sequence[NDArray[np.float64]]
+) -> Attack:
+    pooled = np.concatenate([_standardised(one) for one in scores])
+    included = np.concatenate([seed["included"] for seed in seeds]).astype(bool)
+    return Attack(name, row, pooled, included, membership(name, pooled, included))
+
+
+def _standardised(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    spread = float(scores.std())
+    return np.asarray((scores - scores.mean()) / spread if spread > 0 else np.zeros_like(scores))
+
+
+def roc_figure(found: Sequence[Attack]) -> Figure | None:
+    """ROC curves of one dataset on log axes, one panel for each attack; None without any."""
+    names = list(dict.fromkeys(attack.name for attack in found))
+    if not names:
+        return None
+    figure = new_figure(2.35 * len(names) + 2.2, 3.0)
+    width, height = figure.get_figwidth(), figure.get_figheight()
+    grid = figure.add_gridspec(
+        1, len(names), left=0.55 / width, right=1 - 2.05 / width, top=1 - 0.68 / height,
+        bottom=0.55 / height, wspace=0.2,
+    )  # fmt: skip
+    for index, name in enumerate(names):
+        axes = figure.add_subplot(grid[0, index])
+        for attack in (one for one in found if one.name == name):
+            _curve(axes, attack)
+        line = np.logspace(np.log10(_LOWEST), 0, 20)
+        axes.plot(line, line, color=FAINT, lw=0.7, ls=(0, (1, 2)))
+        axes.set(xscale="log", yscale="log", xlim=(_LOWEST, 1), ylim=(_LOWEST, 1.15))
+        axes.set_title(name, loc="left", color=INK)
+        axes.set_xlabel("false-positive rate")
+        if index:
+            axes.set_yticklabels([])
+        else:
+            axes.set_ylabel("true-positive rate")
+    title = f"{dataset_title(*found[0].row.dataset)}: who was in training? All seeds together"
+    figure.suptitle(title, x=0.55 / width, y=1 - 0.1 / height, ha="left", va="top", fontsize=9.5)
+    _legend(figure, found, width, height)
+    return figure
+
+
+def _curve(axes: Any, attack: Attack) -> None:
+    fpr, tpr = roc(attack.scores, attack.included)
+    style = _style(attack.row)
+    axes.step(np.maximum(fpr, _LOWEST / 10), np.maximum(tpr, _LOWEST / 10), where="post", **style)
+
+
+def _style(row: Row) -> dict[str, Any]:
+    look = algorithm_look(row.first.algorithm)
+    dash = _DASHES.get(row.first.schedule, "-") if row.protected else (0, (6, 2))
+    return {"color": look.colour, "ls": dash, "lw": 1.3}
+
+
+def _legend(figure: Figure, found: Sequence[Attack], width: float, height: float) -> None:
+    from matplotlib.lines import Line2D
+
+    rows = {attack.row.first.cell_id: attack.row for attack in found}.values()
+    handles = [Line2D([], [], label=_label(row), **_style(row)) for row in rows]
+    handles.append(Line2D([], [], color=FAINT, lw=0.7, ls=(0, (1, 2)), label="guessing"))
+    figure.legend(
+        handles=handles, loc="upper left", frameon=False,
+        bbox_to_anchor=(1 - 2.0 / width, 1 - 0.6 / height),
+    )  # fmt: skip
+
+
+def _label(row: Row) -> str:
+    return f"{row.algorithm}\n{row.schedule}" if row.protected else "without protection"
+
+
+def attack_lines(found: Sequence[Attack]) -> list[dict[str, str]]:
+    """The success of every attack as text, with its intervals."""
+    lines = []
+    for attack in found:
+        one = attack.found
+        rates = {
+            f"TPR at {100 * rate:g} % FPR": f"{one.tpr[rate]:.3f} "
+            f"[{one.interval[rate][0]:.3f}, {one.interval[rate][1]:.3f}]"
+            for rate in one.tpr
+        }
+        area = "undefined" if one.auc is None else f"{one.auc:.3f}"
+        lines.append(
+            {
+                "algorithm": attack.row.algorithm,
+                "schedule": attack.row.schedule if attack.row.protected else "-",
+                "attack": attack.name,
+                "AUC": area,
+                **rates,
+                "canaries in / out": f"{one.members} / {one.others}",
+            }
+        )
+    return lines

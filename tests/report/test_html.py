@@ -1,0 +1,137 @@
+"""The page: whole, by itself, escaped, and with everything that a reader must find."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from fedprivacy.cell import run_cell
+from fedprivacy.report.html import command
+from fedprivacy.report.report import write_report
+
+VOID = {"meta", "img", "br", "hr"}
+
+
+class Structure(HTMLParser):
+    """Checks that elements close in order; collects ids, links and sources."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.sources: list[str] = []
+
+    def handle_starttag(self, tag, attrs) -> None:
+        given = dict(attrs)
+        self.ids += [given["id"]] if "id" in given else []
+        self.links += [given["href"]] if "href" in given else []
+        self.sources += [given["src"]] if "src" in given else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+
+def parsed(text: str) -> Structure:
+    structure = Structure()
+    structure.feed(text)
+    assert structure.open == []
+    return structure
+
+
+@pytest.fixture(scope="module")
+def sweep(tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real cells: audited DP-SGD over three seeds with its twin, and one that is still running."""
+    folder = tmp_path_factory.mktemp("outputs") / "real"
+    for algorithm in ("dpsgd", "none"):
+        for seed in (0, 1, 2):
+            overrides = (
+                f"algorithm={algorithm}", f"seed={seed}", "audit=fast", "audit.canaries=40",
+                "schedule=first_round", "federation.rounds=2",
+            )  # fmt: skip
+            config = tiny(*overrides)
+            from fedprivacy.config.identity import cell_id
+
+            run_cell(config, folder / cell_id(config), overrides=overrides)
+    (folder / "running" / ".hydra").mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(sweep: Path) -> str:
+    report = write_report([sweep])
+    assert report.paths[-1].name == "report.html"
+    return report.paths[-1].read_text(encoding="utf-8")
+
+
+def test_it_is_well_formed_and_needs_nothing_but_itself(page: str) -> None:
+    structure = parsed(page)
+    assert all(source.startswith("data:image/") for source in structure.sources)
+    assert all(link.startswith("#") for link in structure.links)
+    assert {link[1:] for link in structure.links} <= set(structure.ids)
+    assert "http://" not in page.split("<body>")[1]
+    assert "@import" not in page
+    assert "<script src" not in page
+
+
+def test_every_cell_has_its_derivation_and_its_command(page: str, sweep: Path) -> None:
+    cells = [path.name for path in sweep.iterdir() if (path / "result.json").exists()]
+    assert len(cells) == 6
+    derivations = page.split('id="derivations"')[1].split("</section>")[0]
+    assert derivations.count("<details>") == 6
+    for cell in cells:
+        assert cell in derivations
+    assert derivations.count("Recomputed from") == 6
+    commands = page.split('id="rerun"')[1].split("</section>")[0]
+    assert commands.count("fedprivacy run algorithm=") == 6
+
+
+def test_it_tells_what_is_proved_measured_and_unfinished(page: str) -> None:
+    assert "1 cells have no result yet" in page
+    assert "no proof bought" in page
+    assert "infinite" in page.split('id="prices"')[1]
+    assert "no bound is proved" in page
+    membership = page.split('id="membership"')[1].split("</section>")[0]
+    for attack in ("updates", "loss threshold", "LiRA", "RMIA"):
+        assert attack in membership
+    assert "no evidence of privacy" in page
+    assert "docs/how-we-count.md" in page
+    assert page.count('class="sortable"') >= 4
+    assert "aria-sort" in page
+
+
+def test_text_from_cells_cannot_become_markup(factory: ModuleType, tmp_path: Path) -> None:
+    nasty = '<script>alert(1)</script> & "quotes"'
+    cells = [
+        replace(factory.failed_result(), reason=nasty, overrides=("seed=0", "x='a b'")),
+        factory.make_result("none"),
+    ]
+    report = write_report([factory.write_sweep(tmp_path, cells)])
+    text = report.paths[-1].read_text(encoding="utf-8")
+    parsed(text)
+    assert nasty not in text
+    assert "&lt;script&gt;alert(1)" in text
+    assert re.search(r"Synthetic stand-ins, not real patients: higgs", text)
+
+
+def test_commands_can_be_pasted() -> None:
+    class Cell:
+        overrides = ("algorithm=dpsgd", "algorithm.mechanisms=[{name: svt}]")
+
+    assert command(Cell()) == "fedprivacy run algorithm=dpsgd 'algorithm.mechanisms=[{name: svt}]'"
+
+
+def test_two_sweeps_stand_on_one_page(factory: ModuleType, tmp_path: Path) -> None:
+    one = factory.write_sweep(tmp_path / "one", [factory.make_result("dpsgd")])
+    other = factory.write_sweep(tmp_path / "other", [factory.make_result("none")])
+    report = write_report([one, other], tmp_path / "both")
+    text = report.paths[-1].read_text(encoding="utf-8")
+    assert "one, other" in text
+    assert len(report.results) == 2

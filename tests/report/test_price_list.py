@@ -1,0 +1,99 @@
+"""The price list's panels never mix claims of different kinds; infinite has a place of its own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from types import ModuleType
+
+import pytest
+
+from fedprivacy.report.audit_figure import audit_figure, falsified
+from fedprivacy.report.price_list import panels, price_list_figure
+from fedprivacy.report.price_table import NO_BOUND, clinician, price_tables, price_text
+from fedprivacy.report.rows import make_rows
+
+
+def claim(unit: str, relation: str, view: str, epsilon: float | None, cap: float = 0.05) -> dict:
+    return {
+        "unit": unit, "neighbouring": relation, "view": view, "epsilon": epsilon,
+        "infinite": epsilon is None, "max_tpr_at_fpr": {"0.01": cap},
+    }  # fmt: skip
+
+
+def stated(result, unit: str, relation: str, views: dict[str, float | None], patient=None):
+    """The result with claims for its own unit by view, and for a patient."""
+    own = views["server_updates"]
+    privacy = {
+        **result.privacy, "unit": unit, "neighbouring": relation, "view": "server_updates",
+        "delta": 1e-5, "epsilon": own, "infinite": own is None,
+        "per_view": {v: claim(unit, relation, v, e) for v, e in views.items()},
+        "per_unit": {"patient": claim("patient", relation, "server_updates", patient)},
+    }  # fmt: skip
+    return replace(result, privacy=privacy)
+
+
+@pytest.fixture
+def rows(factory: ModuleType):
+    dpsgd = [
+        stated(factory.make_result("dpsgd", schedule), "record", "zero_out",
+               {"server_updates": eps, "aggregate": eps, "final_model": eps}, eps)
+        for schedule, eps in (("every_round", 8.0), ("first_round", None))
+    ]  # fmt: skip
+    central = stated(
+        factory.make_result("svt"), "site", "zero_out",
+        {"server_updates": None, "aggregate": 4.0, "final_model": 4.0},
+    )  # fmt: skip
+    return make_rows([*dpsgd, central, factory.make_result("none")])
+
+
+def test_one_panel_for_each_kind_of_claim(rows) -> None:
+    found = panels(rows)
+    assert list(found) == [
+        ("record", "zero_out", "server_updates", 1e-5),
+        ("site", "zero_out", "aggregate", 1e-5),
+    ]
+    record = found["record", "zero_out", "server_updates", 1e-5]
+    assert sorted(point.epsilon for point in record) == [8.0, math.inf]
+    assert {point.row.first.algorithm for point in record} == {"dpsgd"}
+
+
+def test_infinite_has_a_tick_of_its_own(rows) -> None:
+    figure = price_list_figure(rows, 0.2)
+    for axes in figure.axes:
+        labels = [tick.get_text() for tick in axes.get_xticklabels()]
+        assert labels[-1] == "infinite"
+        assert len(set(labels)) == len(labels) >= 3
+        place = axes.get_xticks()[-1]
+        assert axes.get_xlim()[0] < place < axes.get_xlim()[1]
+    assert "synthetic" in figure.get_suptitle()
+
+
+def test_without_protection_there_is_no_list(factory: ModuleType) -> None:
+    assert price_list_figure(make_rows([factory.make_result("none")]), 0.2) is None
+    assert price_text(price_tables([], {})) == "no protection to price\n"
+
+
+def test_a_clinician_is_told_only_what_is_proved_for_patients(rows) -> None:
+    every, first = (r for r in rows if r.first.algorithm == "dpsgd")
+    said = clinician(every.privacy)
+    assert said.startswith("any attacker who tolerates 1 % false alarms finds at most 5 % of the")
+    assert "zero_out" in said
+    assert clinician(first.privacy) == NO_BOUND
+    assert clinician(None) == NO_BOUND
+
+
+def test_audits_are_drawn_and_counted(factory: ModuleType) -> None:
+    audit = {"epsilon_lower": 2.5, "ceiling": 3.0, "confidence": 0.95, "delta": 1e-5}
+    cells = [
+        replace(factory.make_result("dpsgd", "first_round", seed=s), audit=audit, verdict=v)
+        for s, v in enumerate(("falsified", "partial"))
+    ]
+    shown = make_rows([*cells, factory.make_result("none")])
+    assert "rejected in 1 of 2" in falsified(shown)
+    figure = audit_figure(shown)
+    axes = figure.axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["dpsgd, first_round"]
+    assert axes.get_xticklabels()[-1].get_text() == "infinite"
+    assert audit_figure(make_rows([factory.make_result("none")])) is None
+    assert falsified([]) == ""
