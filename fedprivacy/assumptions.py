@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from fedprivacy.config.schema import (
-    AlgorithmConf,
     CellConfig,
     CentralGaussianConf,
     DpsgdConf,
     GaussianConf,
     LocalSourceConf,
     ReleaseGaussianConf,
-    StackedConf,
     SvtFlare28Conf,
 )
-from fedprivacy.config.stack import completed, parts
+from fedprivacy.config.stack import algorithms_of
 from fedprivacy.data.base import FederatedData, records_per_patient
 from fedprivacy.federation.site import weighs_by_size
 
@@ -53,25 +51,25 @@ def assumptions(config: CellConfig, data: FederatedData) -> tuple[str, ...]:
             "Noise and sampling are seeded so that the run can be repeated: whoever knows the "
             "seed can subtract the noise, so this certificate is a simulation."
         )
-    if isinstance(config.algorithm, DpsgdConf):
-        said.append(_SAMPLING[config.algorithm.sampling])
-        if config.algorithm.target_epsilon is not None:
-            said.append(
-                f"The noise multiplier {config.algorithm.noise_multiplier:g} was calibrated before "
-                "training so that all protected rounds of the run together cost at most epsilon "
-                f"{config.algorithm.target_epsilon:g}; rounds without protection are not in that "
-                "figure, and with any of them the epsilon of the run is infinite."
-            )
-    for conf in _algorithms(config):
+    for conf in algorithms_of(config.algorithm, config.dataset):
+        if isinstance(conf, DpsgdConf):
+            said += _of_dpsgd(conf)
         said += [words for kind, words in _OF_ALGORITHM.items() if type(conf) is kind]
     if config.privacy.diagnostics and isinstance(config.algorithm, GaussianConf):
         said.append("The what-if figure is computed from the raw updates' norms, without noise.")
     return tuple(said)
 
 
-def _algorithms(config: CellConfig) -> tuple[AlgorithmConf, ...]:
-    conf = config.algorithm
-    return parts(completed(conf, config.dataset)) if isinstance(conf, StackedConf) else (conf,)
+def _of_dpsgd(conf: DpsgdConf) -> list[str]:
+    said = [_SAMPLING[conf.sampling]]
+    if conf.target_epsilon is not None:
+        said.append(
+            f"The noise multiplier {conf.noise_multiplier:g} was calibrated before training so "
+            "that all protected rounds of the run together cost at most epsilon "
+            f"{conf.target_epsilon:g}; rounds without protection are not in that figure, and with "
+            "any of them the epsilon of the run is infinite."
+        )
+    return said
 
 
 _OF_ALGORITHM: dict[type, str] = {

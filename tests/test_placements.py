@@ -20,6 +20,7 @@ from fedprivacy.config.validation import validate
 from fedprivacy.errors import ConfigError
 from fedprivacy.federation.run import run_federation
 from fedprivacy.federation.site import open_runtime
+from fedprivacy.federation.strategy import SiteStrategy
 from fedprivacy.recount import recount
 from fedprivacy.report.words import views_text
 from fedprivacy.result import LEDGER_FILE, RESULT_FILE
@@ -90,10 +91,13 @@ def test_central_weights_are_equal_or_refused(tiny: Tiny) -> None:
     assert not torch.allclose(weights[0], weights[2], atol=1e-6)
 
 
-def test_a_wrong_number_of_sites_fails_the_cell(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_wrong_number_of_sites_fails_the_cell_before_anything_is_sent(
+    tiny: Tiny, tmp_path: Path
+) -> None:
     result = run_cell(tiny("algorithm=central_gaussian", "algorithm.n_sites=5"), tmp_path)
-    assert result.status == "failed"
-    assert "n_sites" in result.reason
+    assert (result.status, result.privacy) == ("failed", None)
+    assert "algorithm.n_sites=3, or null" in result.error["message"]
+    assert not (tmp_path / LEDGER_FILE).exists()
 
 
 def test_an_adaptive_clip_norm_moves_from_round_to_round(tiny: Tiny, tmp_path: Path) -> None:
@@ -182,6 +186,52 @@ def test_a_stack_reports_each_units_own_bound(tiny: Tiny, tmp_path: Path) -> Non
     assert said["neighbouring"] == "zero_out"
     site = said["per_unit"]["site"]
     assert (site["epsilon"], site["neighbouring"]) == (clipped["epsilon"], "replace_one")
+
+
+def test_a_stack_of_filter_and_trusted_server(tiny: Tiny, tmp_path: Path) -> None:
+    z_site, z_server = 4.0, 2.0
+    stack = tiny(
+        "algorithm=stacked",
+        f"algorithm.mechanisms=[{{name: central_gaussian, noise_multiplier: {z_server}}},"
+        f"{{name: gaussian_clipped, clip: 0.5, noise_multiplier: {z_site}}}]",
+    )
+    said = privacy(stack, tmp_path)
+    # Against the server only the site's own noise counts; both views have their own bound.
+    own = gaussian_epsilon(2 * math.sqrt(3) / z_site, 1e-5)
+    assert said["epsilon"] == pytest.approx(own, abs=0.01)
+    assert said["per_view"]["server_updates"]["neighbouring"] == "replace_one"
+    # Of two valid bounds on the averages the smaller is kept, never their sum or combination.
+    averages = gaussian_epsilon(math.sqrt(3) / z_server, 1e-5)
+    assert said["per_view"]["aggregate"]["epsilon"] == pytest.approx(min(own, averages), abs=0.01)
+    clips = {e.details["C"] for e in Ledger.read(tmp_path / LEDGER_FILE) if not e.reason}
+    assert clips == {0.5, 1.0}
+
+
+def test_a_stack_on_the_records_and_in_training(tiny: Tiny, tmp_path: Path) -> None:
+    stack = tiny("algorithm=stacked", "algorithm.mechanisms=[local_source,dpsgd]")
+    said = privacy(stack, tmp_path / "stack")
+    source = privacy(tiny("algorithm=local_source"), tmp_path / "source")
+    dpsgd = privacy(tiny("algorithm=dpsgd"), tmp_path / "dpsgd")
+    assert said["epsilon"] == min(source["epsilon"], dpsgd["epsilon"])
+    assert any("Poisson sampling" in words for words in said["assumptions"])
+    assert any("Held-out records stay raw" in words for words in said["assumptions"])
+
+
+def test_news_that_the_raw_average_broke_down_ends_the_claim_of_the_final_model(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = SiteStrategy._apply
+
+    def overflowing(strategy: SiteStrategy, answers: Any, mean: torch.Tensor, number: int) -> None:
+        honest(strategy, answers, mean * (math.inf if number == 2 else 1.0), number)
+
+    monkeypatch.setattr(SiteStrategy, "_apply", overflowing)
+    said = privacy(tiny("algorithm=release_gaussian", "privacy.view=final_model"), tmp_path / "a")
+    assert said["infinite"]
+    assert "non-finite" in said["reason"]
+    # Noisy averages are released anyway: whether they are finite tells nothing more.
+    central = tiny("algorithm=central_gaussian", "privacy.view=aggregate")
+    assert not privacy(central, tmp_path / "b")["infinite"]
 
 
 def test_what_would_be_is_shown_under_its_own_name_alone(tiny: Tiny, tmp_path: Path) -> None:

@@ -35,6 +35,11 @@ def parts(conf: StackedConf) -> tuple[AlgorithmConf, ...]:
     return tuple(_built(part) for part in conf.mechanisms)
 
 
+def algorithms_of(conf: AlgorithmConf, dataset: DatasetConf) -> tuple[AlgorithmConf, ...]:
+    """The parts of a stack, or the algorithm itself."""
+    return parts(completed(conf, dataset)) if isinstance(conf, StackedConf) else (conf,)
+
+
 def _completed(part: Any, dataset: DatasetConf) -> dict[str, Any]:
     given = {"name": part} if isinstance(part, str) else part
     if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):

@@ -6,16 +6,16 @@ by the process and found again by the cell's configuration.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import dp_accounting
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fedprivacy.accounting.events import Event
-from fedprivacy.config.schema import CellConfig
+from fedprivacy.config.schema import CellConfig, CentralGaussianConf
 from fedprivacy.config.serialization import loads
+from fedprivacy.config.stack import algorithms_of
 from fedprivacy.data.base import FederatedData, records_per_patient
 from fedprivacy.data.cache import dataset_key, load_data
 from fedprivacy.device import resolve_device
@@ -23,7 +23,7 @@ from fedprivacy.federation.arrangement import Node, arrange_cell
 from fedprivacy.federation.device_records import DeviceRecords
 from fedprivacy.mechanisms.base import Mechanism
 from fedprivacy.mechanisms.registry import build_mechanism
-from fedprivacy.mechanisms.server import ServerSide, source_of
+from fedprivacy.mechanisms.server import ServerSide, source_of, unprotected_news
 from fedprivacy.metrics import evidence
 from fedprivacy.models.registry import build_model
 from fedprivacy.schedules import strengths
@@ -89,6 +89,8 @@ class CellRuntime:
         )
         self.source = source_of(self.mechanism)
         self.server = ServerSide.of(self.mechanism)
+        if self.server.central is not None:
+            self.server.central.check_sites(len(self.nodes))
         self.records_per_patient = records_per_patient(self.data)
         # Without protection the schedule decides nothing, not even whether it is a sound one.
         self.strengths: tuple[float | None, ...] = (None,) * config.federation.rounds
@@ -128,7 +130,7 @@ class CellRuntime:
         update = self.parameters.snapshot() - weights
         events = self._events(partition, task, trained)
         if not bool(torch.isfinite(update).all()):
-            news = tuple(map(_news_of_collapse, events))
+            news = tuple(unprotected_news(event, "the site") for event in events)
             return LocalCollapse("weights became non-finite", news)
         protected = self.mechanism.protect(update, task, trained)
         return LocalUpdate(
@@ -257,19 +259,8 @@ def weighs_by_size(config: CellConfig) -> bool:
     weighting = config.federation.weighting
     if weighting != "auto":
         return weighting == "examples"
-    mechanism = build_mechanism(config.algorithm, config.dataset.declared_records)
-    return ServerSide.of(mechanism).central is None
-
-
-def _news_of_collapse(event: Event) -> Event:
-    return replace(
-        event,
-        dp_event=dp_accounting.NonPrivateDpEvent(),
-        protected=False,
-        strength=None,
-        reason="the site told that its training became non-finite, which nothing protects",
-        details={},
-    )
+    algorithms = algorithms_of(config.algorithm, config.dataset)
+    return not any(isinstance(conf, CentralGaussianConf) for conf in algorithms)
 
 
 _runtime: tuple[str, CellRuntime] | None = None

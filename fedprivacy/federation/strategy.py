@@ -187,7 +187,11 @@ class SiteStrategy(FedAvg):  # type: ignore[misc]
         shares = [answer.num_examples / total for answer in trained]
         average = self._average(trained, shares, server_round)
         self._show(trained, average, server_round)
-        self._apply(trained, average.mean, server_round)
+        try:
+            self._apply(trained, average.mean, server_round)
+        except TrainingCollapsed:
+            self.released.extend(self.server.news_of_collapse(events))
+            raise
         losses = [answer.loss for answer in trained if answer.loss is not None]
         self._trained = RoundOutcome(
             round=server_round,

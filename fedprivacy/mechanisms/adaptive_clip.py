@@ -79,5 +79,16 @@ class ClipRule:
         """
         centred = within - COUNT_SENSITIVITY * batch
         share = (centred + self.count_noise * normal) / self.divisor + 0.5
-        moved = clip * math.exp(-self.rate * max(-50.0, min(50.0, share - self.quantile)))
-        return min(max(moved, _SMALLEST), _LARGEST)
+        return moved_clip(clip, self.rate, share - self.quantile)
+
+
+def moved_clip(clip: float, rate: float, excess: float) -> float:
+    """``clip exp(-rate excess)``, within limits that no sound training reaches.
+
+    Args:
+        clip: of this round or step.
+        rate: step of its logarithm.
+        excess: noisy share within the clip norm, less the share that is wanted; any finite number.
+    """
+    step = max(-50.0, min(50.0, -rate * excess))
+    return min(max(clip * math.exp(step), _SMALLEST), _LARGEST)

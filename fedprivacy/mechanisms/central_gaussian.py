@@ -160,6 +160,20 @@ class CentralGaussian:
             said["n"] = self.n_sites
         return said
 
+    def check_sites(self, n: int) -> None:
+        """Refuse a federation of another size than declared, best before anything is sent.
+
+        Raises:
+            ConfigError: names both numbers.
+        """
+        if self.n_sites not in (None, n):
+            raise ConfigError(
+                "algorithm.n_sites",
+                self.n_sites,
+                f"the number of sites of the federation, {n}: noise and weights are divided by it",
+                f"algorithm.n_sites={n}, or null",
+            )
+
     def average(
         self,
         updates: Sequence[torch.Tensor],
@@ -177,15 +191,12 @@ class CentralGaussian:
 
         Raises:
             ConfigError: the number of updates is not the declared one.
+            ProtectionError: an update is not a finite flat vector; nothing is published.
         """
         n = len(updates)
-        if self.n_sites not in (None, n):
-            raise ConfigError(
-                "algorithm.n_sites",
-                self.n_sites,
-                f"the number of sites of the federation, {n}: noise and weights are divided by it",
-                f"algorithm.n_sites={n}, or null",
-            )
+        self.check_sites(n)
+        for update in updates:
+            check_update(update)
         z, rule = self.noise_multiplier * strength, self._clip_rule(strength, n)
         norms = [float(update.double().norm()) for update in updates]
         total = torch.zeros_like(updates[0], dtype=torch.float64)

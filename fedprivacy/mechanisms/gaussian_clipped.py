@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from fedprivacy.config.schema import GaussianClippedConf
 from fedprivacy.errors import ConfigError
+from fedprivacy.mechanisms.adaptive_clip import moved_clip
 from fedprivacy.mechanisms.base import Placement, Protected, Release
 from fedprivacy.mechanisms.guards import check_update
 from fedprivacy.mechanisms.none import off_schedule_release
@@ -148,7 +149,7 @@ class ClippedGaussian:
         check_update(update)
         if task.strength is None:
             return Protected(update)
-        clip, raw = task.clip or self.clip, update.cpu().numpy().astype(np.float64)
+        clip, raw = self._clip(task), update.cpu().numpy().astype(np.float64)
         scale = self._own_noise(task.strength) * clip
         clipped = clip_norm(raw, clip, self.noise)
         noisy = add_noise(clipped, scale, self.noise, task.streams.numpy("noise"))
@@ -159,6 +160,10 @@ class ClippedGaussian:
             norm = float(np.linalg.norm(raw))
             signal = self.rule.indicator(norm, clip, task.streams.numpy("selection"))
         return Protected(result, expected_norm(update.numel(), scale, self.noise), signal)
+
+    def _clip(self, task: LocalTask) -> float:
+        """C of the round; a clip norm that the task carries for another mechanism is not ours."""
+        return self.clip if self.rule is None or task.clip is None else task.clip
 
     def _own_noise(self, strength: float) -> float:
         """Noise of the update over C, which leaves the indicator its share."""
@@ -172,10 +177,10 @@ class ClippedGaussian:
         z = self.noise_multiplier * task.strength
         details: dict[str, float | int | str] = {
             "z": z,
-            "C": task.clip or self.clip,
+            "C": self._clip(task),
             "noise": self.noise,
             "norm": f"L{_ORDERS[self.noise]}",
-            "scale": self._own_noise(task.strength) * (task.clip or self.clip),
+            "scale": self._own_noise(task.strength) * self._clip(task),
             "strength": task.strength,
         }
         event = noise_event(z, self.noise)
@@ -272,7 +277,7 @@ class SiteClipRule:
     def next_clip(self, clip: float, indicators: Sequence[float]) -> float:
         """The clip norm of the next round from the indicators of this one, one a site."""
         within = math.fsum(indicators) / len(indicators) + 0.5
-        return clip * math.exp(-self.rate * (within - self.quantile))
+        return moved_clip(clip, self.rate, within - self.quantile)
 
     def dp_event(self, noise_multiplier: float) -> dp_accounting.DpEvent:
         """Update and indicator of one site in one round; composes to one Gaussian of z."""

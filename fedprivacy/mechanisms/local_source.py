@@ -197,7 +197,8 @@ class LocalSource:
             return dp_accounting.NoOpDpEvent(), ""
         k = task.n_classes
         # dp-accounting's parameter is the probability of a uniform answer, the truth included.
-        response = dp_accounting.RandomizedResponseDpEvent((1 - self.label_keep) * k / (k - 1), k)
+        uniform = min(1.0, (1 - self.label_keep) * k / (k - 1))
+        response = dp_accounting.RandomizedResponseDpEvent(uniform, k)
         noise = dp_accounting.GaussianDpEvent(self.noise_multiplier)
         return dp_accounting.ComposedDpEvent([noise, response]), ""
 

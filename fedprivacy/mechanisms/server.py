@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+import dp_accounting
 import torch
 
+from fedprivacy.accounting.events import Event
 from fedprivacy.errors import ProtectionError
 from fedprivacy.mechanisms.base import Mechanism
 from fedprivacy.mechanisms.central_gaussian import Average, CentralGaussian
@@ -29,6 +32,18 @@ def source_of(mechanism: Mechanism) -> LocalSource | None:
     """The mechanism that acts on the records; None where none does."""
     found = (part for part in parts_of(mechanism) if isinstance(part, LocalSource))
     return next(found, None)
+
+
+def unprotected_news(event: Event, who: str) -> Event:
+    """The event of somebody telling that training broke down: nothing protects that news."""
+    return replace(
+        event,
+        dp_event=dp_accounting.NonPrivateDpEvent(),
+        protected=False,
+        strength=None,
+        reason=f"{who} told that its training became non-finite, which nothing protects",
+        details={},
+    )
 
 
 @dataclass(frozen=True)
@@ -103,6 +118,21 @@ class ServerSide:
                 f"{len(known)} of {len(signals)} sites sent the indicator that moves the clip norm"
             )
         return self.filter.rule.next_clip(clip, known)
+
+    def news_of_collapse(self, events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """What the news that the averaged weights are not finite adds to a round's releases.
+
+        Nothing where the averages are released anyway; where only the final model is, the weights
+        are raw, and that they broke down is told without protection.
+
+        Args:
+            events: the round's ledger events, as JSON values.
+        """
+        if self.release is None:
+            return []
+        return [
+            unprotected_news(Event.from_json(event), "the server").to_json() for event in events
+        ]
 
     def publish(
         self,

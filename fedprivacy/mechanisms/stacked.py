@@ -17,6 +17,7 @@ import torch
 
 from fedprivacy.errors import ConfigError
 from fedprivacy.mechanisms.base import Mechanism, Placement, Protected, Release
+from fedprivacy.mechanisms.gaussian_clipped import ClippedGaussian
 from fedprivacy.training.plain import train_plain
 from fedprivacy.training.task import LocalTask, Trained
 
@@ -46,6 +47,13 @@ def check_stack(parts: Sequence[Mechanism]) -> None:
             raise ConfigError(
                 "algorithm.mechanisms", rivals, f"at most one that acts at the {placement}", fix
             )
+    adaptive = [part.name for part in parts if isinstance(part, ClippedGaussian) and part.rule]
+    sent = [*adaptive, *(part.name for part in parts if part.placement == "aggregate")]
+    if adaptive and len(sent) > 1:
+        allowed = "at most one whose clip norm the server keeps, as one is sent along each round"
+        raise ConfigError(
+            "algorithm.mechanisms", sent, allowed, "clipping: fixed for all gaussian_clipped"
+        )
 
 
 @dataclass(frozen=True)

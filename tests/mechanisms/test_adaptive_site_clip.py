@@ -14,7 +14,7 @@ from fedprivacy.accounting import Event, epsilon
 from fedprivacy.accounting.what_if import gaussian_epsilon
 from fedprivacy.config.schema import GaussianClippedConf
 from fedprivacy.errors import ConfigError, ProtectionError
-from fedprivacy.mechanisms.gaussian_clipped import ClippedGaussian
+from fedprivacy.mechanisms.gaussian_clipped import ClippedGaussian, SiteClipRule
 from fedprivacy.mechanisms.server import SERVER_SITE, ServerSide
 from fedprivacy.training.plain import train_plain
 from fedprivacy.training.randomness import Streams
@@ -48,13 +48,25 @@ def test_the_noise_of_update_and_indicator_is_what_is_billed(make_task) -> None:
     assert stats.kstest(signals, "norm", args=(0.5, spread / 2)).pvalue < 1e-4
 
 
-def test_a_clip_norm_that_is_sent_along_is_the_one_that_clips(make_task) -> None:
+@pytest.mark.parametrize(("clipping", "norm"), [("adaptive", 0.25), ("fixed", 1.0)])
+def test_a_clip_norm_that_is_sent_along_clips_where_it_is_adaptive(
+    make_task, clipping: str, norm: float
+) -> None:
     update, trained = torch.full((100,), 5.0), train_plain(make_task())
-    quiet = GaussianClippedConf(clip=1.0, noise_multiplier=1e-9)
-    fixed = ClippedGaussian.from_conf(quiet)
-    done = fixed.protect(update, replace(make_task(), clip=0.25), trained)
-    assert float(done.update.norm()) == pytest.approx(0.25, rel=1e-4)
-    assert done.signal is None
+    quiet = mechanism(clipping=clipping, noise_multiplier=1e-9)
+    task = replace(make_task(), clip=0.25)
+    done = quiet.protect(update, task, trained)
+    assert float(done.update.norm()) == pytest.approx(norm, rel=1e-4)
+    assert (done.signal is None) == (clipping == "fixed")
+    assert quiet.release(task, trained).details["C"] == norm
+
+
+def test_a_clip_norm_stays_positive_and_finite_whatever_the_indicators() -> None:
+    rule = SiteClipRule(rate=1e6)
+    for far in (-1e300, -3.0, 3.0, 1e300):
+        moved = rule.next_clip(1.0, [far, far])
+        assert 0 < moved < math.inf
+        assert (moved > 1) == (far < 0)
 
 
 def test_the_server_moves_the_clip_as_the_naive_rule_does() -> None:

@@ -13,7 +13,7 @@ from scipy import stats
 from fedprivacy.accounting import Event, epsilon
 from fedprivacy.accounting.what_if import gaussian_epsilon
 from fedprivacy.config.schema import CentralGaussianConf
-from fedprivacy.errors import ConfigError
+from fedprivacy.errors import ConfigError, ProtectionError
 from fedprivacy.mechanisms.central_gaussian import CentralGaussian
 from fedprivacy.mechanisms.server import SERVER_SITE, ServerSide
 from fedprivacy.training.plain import train_plain
@@ -156,6 +156,14 @@ def test_another_number_of_sites_than_declared_is_refused() -> None:
         mechanism(n_sites=4).average(updates(3), 1.0, 1.0, streams())
     assert "n_sites=3" in str(caught.value)
     mechanism(n_sites=3).average(updates(3), 1.0, 1.0, streams())
+
+
+@pytest.mark.parametrize(
+    "bad", [torch.full((3,), math.nan), torch.tensor([math.inf, 0.0]), torch.zeros(0)]
+)
+def test_the_server_publishes_nothing_where_an_update_is_not_sound(bad: torch.Tensor) -> None:
+    with pytest.raises(ProtectionError):
+        mechanism().average([bad, torch.zeros_like(bad)], 1.0, 1.0, streams())
 
 
 @pytest.mark.parametrize(

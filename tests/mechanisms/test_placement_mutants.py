@@ -1,4 +1,4 @@
-"""Noise at the server, at the records and on the final model, broken on purpose, is noticed."""
+"""Noise at the server, at the records, on the final model and in stacks, broken on purpose."""
 
 from __future__ import annotations
 
@@ -16,14 +16,24 @@ import pytest
 import torch
 from scipy import stats
 
-from fedprivacy.mechanisms import central_gaussian, local_source, release_gaussian
+from fedprivacy.config.schema import DpsgdConf, GaussianClippedConf
+from fedprivacy.mechanisms import (
+    central_gaussian,
+    gaussian_clipped,
+    local_source,
+    release_gaussian,
+    stacked,
+)
+from fedprivacy.mechanisms.registry import build_mechanism
 from fedprivacy.mechanisms.server import SERVER_SITE
+from fedprivacy.training import randomness
 from fedprivacy.training.plain import train_plain
 from fedprivacy.training.randomness import Streams
 
 D, N, CLIP, Z = 4000, 5, 0.5, 2.0
 RARE = 1e-4
 STREAMS = Streams(7, "seeded", 3, SERVER_SITE)
+RAW = dp_accounting.NonPrivateDpEvent()
 Check = Callable[[Any, ModuleType], None]
 
 
@@ -58,6 +68,76 @@ def check_one_site_moves_the_mean_by_c_over_n(make_task, module: ModuleType) -> 
 
 def check_the_mean_is_not_clipped(make_task, module: ModuleType) -> None:
     assert np.linalg.norm(mean_of(module, [torch.full((D,), 3.0)] * N)) > 3 * CLIP
+
+
+def check_rounds_draw_their_own_server_noise(make_task, module: ModuleType) -> None:
+    zero = [torch.zeros(8)] * 2
+    one, other = (
+        central(module).average(zero, 1.0, CLIP, replace(STREAMS, round_number=number)).mean
+        for number in (1, 2)
+    )
+    assert not torch.allclose(one, other)
+
+
+def check_a_raw_round_of_the_server_proves_nothing(make_task, module: ModuleType) -> None:
+    assert billed(make_task, central(module), "aggregate", strength=None) == RAW
+
+
+def check_count_and_mean_share_one_budget(make_task, module: ModuleType) -> None:
+    """What the noise on the count and on the mean really is must together be the z billed."""
+    rate, quantile, updates = 0.1, 0.5, [torch.zeros(D)] * N
+    part = module.CentralGaussian(CLIP, Z, None, "adaptive", quantile, rate, 0.75 * Z)
+    z = billed(make_task, part, "aggregate").noise_multiplier
+    mean = part.average(updates, 1.0, CLIP, STREAMS).mean
+    spread, shares = float(mean.std()) * N / CLIP, []
+    for number in range(1, 600):
+        streams = replace(STREAMS, round_number=number)
+        moved = part.average([torch.zeros(1)] * N, 1.0, CLIP, streams).clip
+        shares.append(-math.log(moved / CLIP) / rate + quantile)
+    # The whole mean of N zeros within the clip norm has a centred share of 1/2.
+    count = float(np.std(shares)) * N
+    # Compared without dividing by what a mutant may have made 0; 10 % is 2 to 3 standard errors.
+    assert spread**2 * (2 * count) ** 2 >= 0.9 * z**2 * (spread**2 + (2 * count) ** 2)
+
+
+# -------------------------------------------------------------------------- a moving clip norm
+
+
+def check_update_and_indicator_share_one_budget(make_task, module: ModuleType) -> None:
+    part = module.ClippedGaussian(CLIP, Z, "gaussian", module.SiteClipRule(0.5, 0.2, 0.75 * Z))
+    task, trained = make_task(), train_plain(make_task())
+    z = math.fsum(e.noise_multiplier**-2 for e in part.release(task, trained).dp_event.events)
+    assert z == pytest.approx(Z**-2)
+    spread = float(part.protect(torch.zeros(D), task, trained).update.std()) / CLIP
+    signals = [
+        part.protect(torch.zeros(1), make_task(round_number=number), trained).signal
+        for number in range(1, 600)
+    ]
+    indicator = 2 * float(np.std(signals))
+    assert spread**2 * indicator**2 >= 0.9 * Z**2 * (spread**2 + indicator**2)
+
+
+# --------------------------------------------------------------------------------- the stacks
+
+
+def stack(module: ModuleType) -> Any:
+    confs = (DpsgdConf(sampling_rate=0.2), GaussianClippedConf(), GaussianClippedConf(clip=1e6))
+    return module.Stacked.of([build_mechanism(conf, 40) for conf in confs])
+
+
+def check_units_stay_apart(make_task, module: ModuleType) -> None:
+    said = stack(module).release(make_task(), train_plain(make_task())).statements
+    assert {one.unit for one in said} == {"record", "site"}
+
+
+def check_parts_draw_their_own_noise(make_task, module: ModuleType) -> None:
+    task = make_task()
+    done = stack(module).protect(torch.zeros(43), task, train_plain(make_task())).update
+    once = build_mechanism(GaussianClippedConf(), 40)
+    own = once.protect(torch.zeros(43), task, train_plain(make_task())).update
+    # The second filter's noise is a million times the first's; equal draws would be proportional.
+    cosine = float(done @ own / done.norm() / own.norm())
+    assert abs(cosine) < 0.9
 
 
 # ------------------------------------------------------------------------------- the records
@@ -101,6 +181,20 @@ def check_only_the_first_round_is_new(make_task, module: ModuleType) -> None:
     later = billed(make_task, source(module), "server_updates", protected_before=1)
     assert first != dp_accounting.NoOpDpEvent()
     assert later == dp_accounting.NoOpDpEvent()
+
+
+def kept(module: ModuleType, mode: str, number: int, site: int) -> float:
+    return float(module.Streams(7, mode, number, site).kept("noise", 2**200 + 1).normal())
+
+
+def check_record_noise_is_drawn_once(make_task, module: ModuleType) -> None:
+    for mode in ("secret", "seeded"):
+        assert kept(module, mode, 1, 0) == kept(module, mode, 2, 0)
+
+
+def check_sites_keep_noise_of_their_own(make_task, module: ModuleType) -> None:
+    for mode in ("secret", "seeded"):
+        assert kept(module, mode, 1, 0) != kept(module, mode, 1, 1)
 
 
 # --------------------------------------------------------------------------- the final model
@@ -156,6 +250,39 @@ MUTANTS = [
     Mutant(central_gaussian, "clip after noise", "following: float | None = None",
            "mean = mean * min(1.0, clip / float(mean.norm())); following = None",
            "check_the_mean_is_not_clipped"),
+    Mutant(central_gaussian, "noise drawn once for all rounds", 'streams.numpy("noise")',
+           'replace(streams, round_number=0).numpy("noise")',
+           "check_rounds_draw_their_own_server_noise"),
+    Mutant(central_gaussian, "a raw round billed as protected", "(strength or 0.0)",
+           "(strength or 1.0)", "check_a_raw_round_of_the_server_proves_nothing"),
+    Mutant(central_gaussian, "count without noise", 'float(streams.numpy("selection").normal())',
+           "0.0", "check_count_and_mean_share_one_budget"),
+    Mutant(central_gaussian, "count for free",
+           "own = gradient_noise(z, rule.count_noise) if rule is not None else z", "own = z",
+           "check_count_and_mean_share_one_budget"),
+    Mutant(gaussian_clipped, "indicator without noise",
+           "noise = float(rng.normal(0.0, self.indicator_noise, 1)[0])", "noise = 0.0",
+           "check_update_and_indicator_share_one_budget"),
+    Mutant(gaussian_clipped, "indicator for free",
+           "return z if self.rule is None else self.rule.update_noise(z)", "return z",
+           "check_update_and_indicator_share_one_budget"),
+    Mutant(stacked, "a record's bound passed off as a site's",
+           "kind = (said.unit, said.neighbouring, said.view)", "kind = ('', '', said.view)",
+           "check_units_stay_apart"),
+    Mutant(stacked, "filters share their seed", "part=number", "part=0",
+           "check_parts_draw_their_own_noise"),
+    Mutant(randomness, "record noise drawn again in each round, seeded",
+           'derive_seed(self.seed, "kept", purpose, self.site)',
+           'derive_seed(self.seed, "kept", purpose, self.site, self.round_number)',
+           "check_record_noise_is_drawn_once"),
+    Mutant(randomness, "record noise drawn again in each round, secret",
+           "[secret, self.site]", "[secret, self.site, self.round_number]",
+           "check_record_noise_is_drawn_once"),
+    Mutant(randomness, "sites share their secret noise", "default_rng([secret, self.site])",
+           "default_rng([secret])", "check_sites_keep_noise_of_their_own"),
+    Mutant(randomness, "sites share their seeded noise",
+           'derive_seed(self.seed, "kept", purpose, self.site)',
+           'derive_seed(self.seed, "kept", purpose)', "check_sites_keep_noise_of_their_own"),
     Mutant(local_source, "noise halved", "self.radius) / 2\n        noisy =",
            "self.radius) / 4\n        noisy =", "check_record_noise_is_what_is_billed"),
     Mutant(local_source, "clip skipped", "noisy = clip_features(flat, self.bounds, self.radius)",
@@ -191,7 +318,9 @@ def broken(mutant: Mutant) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.module.__name__[22:]}: {m.fault}")
+@pytest.mark.parametrize(
+    "mutant", MUTANTS, ids=lambda m: f"{m.module.__name__.rsplit('.')[-1]}: {m.fault}"
+)
 def test_a_changed_line_is_caught(make_task, mutant: Mutant) -> None:
     with pytest.raises(AssertionError):
         CHECKS[mutant.caught_by](make_task, broken(mutant))

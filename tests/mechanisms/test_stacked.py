@@ -25,6 +25,7 @@ from fedprivacy.mechanisms.stacked import Stacked
 from fedprivacy.training.plain import train_plain
 
 DPSGD = DpsgdConf(sampling_rate=0.2, noise_multiplier=2.0)
+ADAPTIVE = GaussianClippedConf(clipping="adaptive")
 
 
 def stack(*confs: object) -> Stacked:
@@ -110,6 +111,24 @@ def test_two_filters_never_draw_the_same_noise(make_task) -> None:
     assert torch.equal(twice, again)
 
 
+def test_the_servers_clip_norm_is_not_the_filters(make_task) -> None:
+    both = stack(GaussianClippedConf(clip=0.5, noise_multiplier=1e-9), CentralGaussianConf(clip=3))
+    # The server sends its own clip norm along with the weights.
+    task = replace(make_task(), clip=3.0)
+    trained = train_plain(make_task())
+    done = both.protect(torch.full((100,), 5.0), task, trained).update
+    assert float(done.norm()) == pytest.approx(0.5, rel=1e-5)
+    said = [s.details for s in both.release(task, trained).statements if not s.reason]
+    clips = {str(details["mechanism"]): details["C"] for details in said}
+    assert clips == {"gaussian_clipped": 0.5, "central_gaussian": 3.0}
+
+
+def test_an_adaptive_filter_beside_fixed_ones_is_the_one_that_moves() -> None:
+    server = ServerSide.of(stack(GaussianClippedConf(clip=9.0), ADAPTIVE))
+    assert server.filter is not None
+    assert server.first_clip == 1.0
+
+
 def test_parts_are_found_where_they_act() -> None:
     whole = stack(CentralGaussianConf(clip=3.0), LocalSourceConf(), DPSGD, ReleaseGaussianConf())
     assert [part.name for part in whole.parts] == [
@@ -132,6 +151,8 @@ def test_parts_are_found_where_they_act() -> None:
         ((DPSGD, DPSGD), "at most one"),
         ((DPSGD, NoneConf()), "protect something"),
         ((CentralGaussianConf(), CentralGaussianConf()), "at most one"),
+        ((ADAPTIVE, CentralGaussianConf()), "whose clip norm the server keeps"),
+        ((ADAPTIVE, ADAPTIVE), "whose clip norm the server keeps"),
     ],
 )
 def test_stacks_that_are_none_are_refused(confs, words: str) -> None:
