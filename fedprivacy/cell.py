@@ -23,7 +23,13 @@ from fedprivacy.accounting.units import Unit
 from fedprivacy.accounting.what_if import what_if
 from fedprivacy.assumptions import assumptions
 from fedprivacy.audit.assessment import Assessment
-from fedprivacy.cell_audit import AUDIT_FILE, audit_cell, open_observation, verdict
+from fedprivacy.cell_audit import (
+    AUDIT_FILE,
+    RECONSTRUCTIONS_FILE,
+    audit_cell,
+    open_observation,
+    verdict,
+)
 from fedprivacy.config.identity import cell_id, meaning, schedule_name
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.data.base import FederatedData, records_per_patient
@@ -73,7 +79,7 @@ def run_cell(
     """
     folder.mkdir(parents=True, exist_ok=True)
     # What an earlier, failed run left must not outlive an interruption of this one.
-    for name in (RESULT_FILE, LEDGER_FILE, AUDIT_FILE):
+    for name in (RESULT_FILE, LEDGER_FILE, AUDIT_FILE, RECONSTRUCTIONS_FILE):
         (folder / name).unlink(missing_ok=True)
     watch = Stopwatch()
     base = _identity(config, overrides)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,17 @@ from fedprivacy.accounting.profile import Profile, privacy_profile
 from fedprivacy.accounting.statement import PrivacyStatement
 from fedprivacy.audit.assessment import Assessment, assess
 from fedprivacy.audit.observation import Observation
+from fedprivacy.audit.reconstruction import Victims, reconstruct
 from fedprivacy.audit.views import log_odds
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.config.serialization import dumps
+from fedprivacy.errors import ProtectionError
 from fedprivacy.federation.run import FederationOutcome
-from fedprivacy.federation.site import open_runtime
+from fedprivacy.federation.site import CellRuntime, open_runtime
 from fedprivacy.result import Verdict
+from fedprivacy.training.task import LocalTask
 
-AUDIT_FILE = "audit.npz"
+AUDIT_FILE, RECONSTRUCTIONS_FILE = "audit.npz", "reconstructions.npz"
 
 
 def open_observation(config: CellConfig) -> Observation | None:
@@ -71,6 +74,7 @@ def audit_cell(
     write_arrays(folder / AUDIT_FILE, arrays)
     block = {
         **found.block,
+        "reconstruction": _reconstruction(config, runtime, folder),
         "canaries": {
             "kind": config.audit.kind,
             "seed": config.audit.seed,
@@ -84,6 +88,53 @@ def audit_cell(
 
 
 _SAVED = {"server": "server_updates", "aggregate": "aggregate", "final": "final_model"}
+
+
+def _reconstruction(
+    config: CellConfig, runtime: CellRuntime, folder: Path
+) -> dict[str, Any] | None:
+    """Attack records of the first site in the round that protects them least."""
+    if config.audit.name != "full":
+        return None
+    number = weakest_round(runtime.strengths)
+    node, data = runtime.nodes[0], runtime.data
+    shown = torch.cat([site.test_x for site in data.sites])
+    victims = Victims(
+        x=node.train.train_x[: config.audit.victims],
+        y=node.train.train_y[: config.audit.victims],
+        prior=shown.mean(dim=0),
+        low=float(shown.min()),
+        high=float(shown.max()),
+    )
+
+    def task_of(x: torch.Tensor, y: torch.Tensor, victim: int) -> LocalTask:
+        whole = runtime.task(0, number, runtime.initial_weights)
+        device = whole.x.device
+        return replace(
+            whole, x=x.to(device), y=y.to(device), batch_size=1, local_epochs=1.0,
+            streams=replace(whole.streams, site=whole.streams.site + 1000 * (victim + 1)),
+        )  # fmt: skip
+
+    try:
+        found = reconstruct(runtime.mechanism, task_of, victims, config.audit.attack_steps)
+    except ProtectionError as error:
+        reason = f"nothing left the site: {error}"
+        return {"attack": None, "reason": reason, "victims": len(victims.x), "recognised": 0}
+    arrays = {"originals": found.originals, "reconstructions": found.found}
+    write_arrays(folder / RECONSTRUCTIONS_FILE, arrays)
+    return {
+        **found.to_json(),
+        "round": number,
+        "strength": runtime.strengths[number - 1],
+        "site": node.name,
+        "file": RECONSTRUCTIONS_FILE,
+    }
+
+
+def weakest_round(strengths: Sequence[float | None]) -> int:
+    """The round that an attacker would choose: a raw one, else the one of least strength."""
+    order = [(-1.0 if one is None else one, number) for number, one in enumerate(strengths, 1)]
+    return min(order)[1]
 
 
 def protected_profiles(ledger: Ledger, statement: PrivacyStatement) -> tuple[Profile, ...]:

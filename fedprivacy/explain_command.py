@@ -146,6 +146,7 @@ def explanation(found: Recount, statement: PrivacyStatement) -> str:
         _section("Rounds:", _rounds(statement)),
         _section("The same releases, for each unit:", _claims(statement.per_unit.items())),
         _section("The same releases, against each adversary:", _claims(statement.per_view.items())),
+        [f"Each in full: fedprivacy explain {found.result.cell_id} --unit UNIT --view VIEW"],
         _section("What the proof leaves to any attacker, worst site:", _caps(statement)),
         *([_section("What-if:", iter(supposed))] if (supposed := _what_if(found)) else []),
     )

@@ -6,6 +6,7 @@ tells whether a unit was in the data, and with it any membership inference or re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -57,7 +58,8 @@ class Profile:
             return np.full(wanted.shape, self.deltas[0])
         low, high = self.epsilons[right - 1], self.epsilons[right]
         # (exp(e) - exp(low)) / (exp(high) - exp(low)), without overflow.
-        share = np.expm1(np.minimum(wanted, high) - low) / np.expm1(high - low)
+        with np.errstate(over="ignore"):
+            share = np.expm1(np.minimum(wanted, high) - low) / np.expm1(high - low)
         return np.asarray(self.deltas[right - 1] * (1 - share) + self.deltas[right] * share)
 
     def false_negatives(self, false_positives: ArrayLike) -> Array:
@@ -112,7 +114,9 @@ def _profile(parts: History, neighbouring: Neighbouring) -> Profile:
     if distribution.get_epsilon_for_delta(1e-5) < FINE_BELOW:
         interval = pld.interval_for(parts, neighbouring, FINE_INTERVAL)
         distribution = pld.composed(parts, neighbouring, interval)
-    largest = distribution.get_epsilon_for_delta(MIN_DELTA)
+    largest = _largest(distribution)
+    if largest is None:
+        return NOTHING_PROVED
     steps = max(int(np.ceil(largest / interval)), 1)
     # On the grid of the distribution the profile has its corners, and the caps their optimum.
     multiples = np.unique(np.linspace(0, steps, min(steps + 1, POINTS)).round())
@@ -121,6 +125,17 @@ def _profile(parts: History, neighbouring: Neighbouring) -> Profile:
         deltas = np.asarray(distribution.get_delta_for_epsilon(list(epsilons)), dtype=float)
     deltas = np.clip(_known(deltas), 0.0, 1.0)
     return Profile(epsilons, np.maximum.accumulate(deltas[::-1])[::-1])
+
+
+def _largest(distribution: pld.Pld) -> float | None:
+    """Epsilon at the smallest delta that has a finite one; None if none below 1/10 has.
+
+    Nearly noiseless releases are billed a mass of infinite loss, which no epsilon brings delta
+    below. Where the profile ends, its last delta holds for every larger epsilon.
+    """
+    deltas = [MIN_DELTA * 10.0**power for power in range(round(-math.log10(MIN_DELTA)))]
+    found = (float(distribution.get_epsilon_for_delta(delta)) for delta in deltas)
+    return next((epsilon for epsilon in found if math.isfinite(epsilon)), None)
 
 
 def _known(deltas: Array) -> Array:

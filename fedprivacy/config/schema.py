@@ -525,7 +525,7 @@ class AuditConf:
     confidence: float = 0.95
     guesses: list[float] = field(default_factory=lambda: [0.01, 0.03, 0.1, 0.3])
     victims: int = 4
-    attack_steps: int = 300
+    attack_steps: int = 800
 
 
 @dataclass(frozen=True)

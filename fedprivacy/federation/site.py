@@ -125,7 +125,7 @@ class CellRuntime:
         Raises:
             ProtectionError: the mechanism refused; nothing of the round may leave.
         """
-        task = self._task(partition, round_number, weights, clip, secret)
+        task = self.task(partition, round_number, weights, clip, secret)
         trained = self.mechanism.train(task)
         update = self.parameters.snapshot() - weights
         events = self._events(partition, task, trained)
@@ -164,7 +164,7 @@ class CellRuntime:
             for said in release.statements
         )
 
-    def _task(
+    def task(
         self,
         partition: int,
         round_number: int,

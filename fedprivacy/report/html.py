@@ -170,7 +170,7 @@ def _reconstruction(rows: Sequence[Row], pictures: Mapping[str, Sequence[tuple[P
     for row in rows:
         for cell in row.cells:
             found = (cell.audit or {}).get("reconstruction")
-            if not found:
+            if not found or not found.get("attack"):
                 continue
             best = found.get("max_rdlv")
             lines.append(

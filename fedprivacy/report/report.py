@@ -168,13 +168,23 @@ def _prices(material: Material, folder: Path) -> list[Path]:
 
 def _audits(material: Material, folder: Path) -> list[Path]:
     from fedprivacy.report.audit_figure import audit_figure
+    from fedprivacy.report.reconstructions import (
+        budget_figure,
+        load_reconstructions,
+        reconstruction_figure,
+    )
     from fedprivacy.report.roc import roc_figure
 
-    written = []
+    written, pairs = [], load_reconstructions(material.folders)
     for name, rows in by_dataset(material.rows):
         own = [one for one in material.attacks if one.row.dataset == rows[0].dataset]
         with style():
-            for kind, drawn in (("audit", audit_figure(rows)), ("roc", roc_figure(own))):
+            for kind, drawn in (
+                ("audit", audit_figure(rows)),
+                ("roc", roc_figure(own)),
+                ("reconstruction", reconstruction_figure(rows, pairs)),
+                ("budgets", budget_figure(rows)),
+            ):
                 if drawn is not None:
                     written += save(drawn, folder / f"{kind}_{name}")
     return written

@@ -197,6 +197,9 @@ def _variants(
         ]
         names = sorted({name for config in settings for name in config})
         differing = [n for n in names if len({config.get(n) for config in settings}) > 1]
+        if "algorithm.target_epsilon" in differing:
+            # The noise follows from the target.
+            differing = [n for n in differing if n != "algorithm.noise_multiplier"]
         for cell, config in zip(family, settings, strict=True):
             words = [f"{n.rpartition('.')[2]}={config[n]}" for n in differing if n in config]
             texts[cell.cell_id] = " ".join(words)

@@ -169,6 +169,8 @@ def _notes(rows: Sequence[Row], shown: set[str], fraction: float) -> list[str]:
         )
     if any("(" in views_text(row.privacy) for row in rows):
         notes.append("epsilon (view: ...): the same cell against an adversary with that view.")
+    if floors := _shuffle_floors(rows):
+        notes.append(f"sampling: {'; '.join(floors)}.")
     if "randomness" in shown:
         notes.append(f"randomness seeded: {SEEDED.partition('(')[2].rstrip(')')}.")
     if any(row.first.synthetic for row in rows):
@@ -180,6 +182,16 @@ def _notes(rows: Sequence[Row], shown: set[str], fraction: float) -> list[str]:
         "What these numbers mean: docs/how-we-count.md; of one cell: fedprivacy explain ID."
     )
     return [line for note in notes for line in textwrap.wrap(note, 110)]
+
+
+def _shuffle_floors(rows: Sequence[Row]) -> list[str]:
+    """What is known from below of the cells whose batches were shuffled."""
+    said = {
+        f"{row.algorithm} {_schedule(row)} {dataset_text(*row.dataset)}: {row.privacy['sampling']}"
+        for row in rows
+        if row.privacy is not None and "lower bound" in row.privacy.get("sampling", "")
+    }
+    return sorted(said)
 
 
 def _failures(rows: Sequence[Row]) -> list[str]:
@@ -263,6 +275,8 @@ def _csv_record(cell: CellResult, twin: CellResult | None, fraction: float) -> d
         "delta": _number(privacy.get("delta")),
         "direction": "upper bound proved" if known else "",
         "randomness": privacy.get("randomness", ""),
+        "sampling": privacy.get("sampling", ""),
+        "coverage_records": _number(privacy.get("coverage_records")),
         "verdict": cell.verdict or "",
         "seconds": _number(cell.timing_s.get("total")),
     }

@@ -48,6 +48,7 @@ def tags(result: CellResult, sweep_id: str) -> dict[str, str]:
         "privacy.view": privacy.get("view") or UNKNOWN,
         "privacy.delta": delta_text(privacy["delta"]) if privacy.get("delta") else UNKNOWN,
         "privacy.randomness": privacy.get("randomness") or UNKNOWN,
+        "privacy.sampling": privacy.get("sampling") or UNKNOWN,
         DIGEST_TAG: digest(result),
     }
 

@@ -11,6 +11,7 @@ from scipy.special import ndtr, ndtri
 
 from fedprivacy.accounting.accountant import epsilon
 from fedprivacy.accounting.events import Event
+from fedprivacy.accounting.patients import patient_event
 from fedprivacy.accounting.profile import Profile, privacy_profile
 
 RAW = dp.NonPrivateDpEvent()
@@ -131,3 +132,14 @@ def test_a_nearly_noiseless_mechanism_has_a_profile_without_nan() -> None:
     assert (np.diff(profile.deltas) <= 0).all()
     assert profile.max_advantage == pytest.approx(1.0)
     assert profile.max_tpr(0.01) == pytest.approx(1.0)
+
+
+def test_a_patient_of_nearly_noiseless_training_has_a_profile_that_ends() -> None:
+    """Infinite loss has more mass than the smallest delta: the profile stops, and still bounds."""
+    step = dp.PoissonSampledDpEvent(0.1, dp.GaussianDpEvent(0.24786))
+    patient = patient_event(dp.SelfComposedDpEvent(step, 40), 4, "zero_out")
+    event = Event(1, "a", "dpsgd", "patient", "zero_out", "server_updates", patient, True)
+    found = privacy_profile([event], "zero_out")
+    assert np.isfinite(found.epsilons).all()
+    assert found.deltas[0] <= 1.0
+    assert found.deltas[-1] == found.delta(10 * found.epsilons[-1])

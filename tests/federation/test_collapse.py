@@ -61,7 +61,7 @@ def wire(sites: Callable[..., ClientApp], monkeypatch: pytest.MonkeyPatch) -> Wi
 @pytest.fixture
 def site_2_diverges(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second site's learning rate explodes in round 2."""
-    honest = CellRuntime._task
+    honest = CellRuntime.task
 
     def task(
         runtime: CellRuntime, partition: int, number: int, weights: Any, *more: Any, **named: Any
@@ -71,7 +71,7 @@ def site_2_diverges(monkeypatch: pytest.MonkeyPatch) -> None:
             return replace(made, optimizer=OptimizerSpec("sgd", 1e38))
         return made
 
-    monkeypatch.setattr(CellRuntime, "_task", task)
+    monkeypatch.setattr(CellRuntime, "task", task)
 
 
 def strict(path: Path) -> dict[str, Any]:

@@ -70,13 +70,13 @@ def test_the_learning_rate_decays_from_round_to_round(tiny) -> None:
     config = tiny("federation.lr_decay=0.5", "federation.lr=0.08", "federation.momentum=0.9")
     runtime = CellRuntime(config)
     weights = runtime.initial_weights
-    rates = [runtime._task(0, number, weights).optimizer for number in (1, 2, 3)]
+    rates = [runtime.task(0, number, weights).optimizer for number in (1, 2, 3)]
     assert rates == [OptimizerSpec("sgd", lr, 0.9) for lr in (0.08, 0.04, 0.02)]
 
 
 def test_without_decay_the_learning_rate_is_the_very_number(tiny) -> None:
     runtime = CellRuntime(tiny("federation.lr=0.1"))
-    assert runtime._task(0, 3, runtime.initial_weights).optimizer.lr == 0.1
+    assert runtime.task(0, 3, runtime.initial_weights).optimizer.lr == 0.1
 
 
 @pytest.mark.parametrize("value", ["0", "1.5", "-1"])

@@ -1,0 +1,235 @@
+"""A self-test of the training engine and its ledger: canaries whose gradients are known.
+
+Every canary's gradient is a unit vector on a coordinate of its own (a Dirac canary: Nasr et al.
+2023, arXiv 2302.07956, section 5), so each coordinate of what a step releases tells of one coin,
+and the best attack is known. Rigorous bounds must then stay below the epsilon that the ledger
+proves, and an estimate must come near it: an engine with too little noise, no clip, another
+sampling rate or a round without its filter shows more than its ledger allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from torch import nn
+
+from fedprivacy.accounting.accountant import epsilon
+from fedprivacy.accounting.events import Event
+from fedprivacy.accounting.profile import privacy_profile
+from fedprivacy.accounting.what_if import gaussian_epsilon
+from fedprivacy.audit.f_dp_run import profile_inverse, rejects
+from fedprivacy.audit.many_runs import clopper_pearson_epsilon, gaussian_mu_estimate
+from fedprivacy.audit.one_run import LowerBound, guess_counts, one_run_bound, right_guesses
+from fedprivacy.mechanisms.dpsgd import DpSgd
+from fedprivacy.training.parameters import FlatParameters
+from fedprivacy.training.randomness import Streams
+from fedprivacy.training.task import LocalTask, OptimizerSpec
+
+Floats = NDArray[np.float64]
+Train = Callable[[DpSgd, LocalTask], Any]
+"""Runs one round; returns what ``DpSgd.train`` returns."""
+
+_GAIN = 8.0
+_THRESHOLDS = 20
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """What the self-test found.
+
+    Attributes:
+        proven: epsilon that the ledger proves for one record, zero_out; an upper bound.
+        lower: the rigorous one-run bound; must not exceed ``proven``.
+        estimate: epsilon of a Gaussian fit, an estimate and no bound.
+        rejected: whether the one-run test rejects the ledger's own curve.
+        delta: of all of them.
+    """
+
+    proven: float
+    lower: LowerBound
+    estimate: float
+    rejected: bool
+    delta: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing contradicts the ledger."""
+        return not self.rejected and self.lower.epsilon <= self.proven
+
+    def summary(self) -> str:
+        """One line for a reader."""
+        failed = "FAILED: the engine shows more than its ledger allows"
+        verdict = "passed" if self.passed else failed
+        return (
+            f"engine self-test {verdict}: proven epsilon {self.proven:.3f} (upper bound), measured "
+            f"at least {self.lower.epsilon:.3f} (95 %), Gaussian estimate {self.estimate:.3f} "
+            f"(no bound), delta {self.delta:g}, {self.lower.coins} canaries"
+        )
+
+
+class Diagonal(nn.Module):
+    """One weight for each canary: the output of canary i is a multiple of weight i.
+
+    Args:
+        size: number of canaries.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(size, 1, bias=False)
+        nn.init.zeros_(self.layer.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(n, 1)`` of one-hot rows ``(n, size)``."""
+        logits: torch.Tensor = self.layer(x)
+        return logits
+
+
+def linear_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean of ``-gain * logit``: the gradient of canary i is -gain on coordinate i, wherever."""
+    return -_GAIN * (logits[:, 0] * (target >= 0)).mean()
+
+
+def engine_selftest(
+    mechanism: DpSgd,
+    *,
+    canaries: int,
+    rounds: int,
+    local_epochs: float,
+    seed: int,
+    delta: float = 1e-5,
+    train: Train = DpSgd.train,
+) -> SelfTest:
+    """Audit the mechanism's own training and pricing.
+
+    Args:
+        mechanism: clipping ``flat``; plain SGD without momentum is used, so that the weights are
+            the sum of what the steps released.
+        canaries: m, one coordinate each; about half of them are trained on.
+        rounds: rounds, each one release.
+        local_epochs: of a round; steps = local_epochs / sampling_rate.
+        seed: of coins and noise.
+        delta: at which epsilon is meant.
+        train: runs a round; another one is given to see whether a broken engine is noticed.
+    """
+    coins = np.random.default_rng([seed, 1]).random(canaries) < 0.5
+    eye = torch.eye(canaries)[torch.from_numpy(np.flatnonzero(coins))]
+    parameters = FlatParameters(Diagonal(canaries))
+    observed, events = [], []
+    for number in range(1, rounds + 1):
+        task = LocalTask(
+            parameters=parameters,
+            loss=linear_loss,
+            x=eye,
+            y=torch.ones(len(eye)),
+            optimizer=OptimizerSpec("sgd", 1.0),
+            batch_size=len(eye),
+            local_epochs=local_epochs,
+            strength=1.0,
+            streams=Streams(seed, "seeded", number, 0),
+        )
+        before = parameters.snapshot()
+        trained = train(mechanism, task)
+        observed.append((parameters.snapshot() - before).double().numpy())
+        said = mechanism.release(task, trained)
+        events.append(
+            Event(number, "a", "dpsgd", "record", "zero_out", "server_updates", said.dp_event, True)
+        )
+    return _judged(_scores(mechanism, observed), coins, events, delta)
+
+
+def _scores(mechanism: DpSgd, observed: Sequence[Floats]) -> list[Floats]:
+    """Scores of each canary: the sum of all rounds' releases, and each round by itself.
+
+    The sum is the best score at q = 1; below, it loses a little against the likelihood ratio of
+    each step, which weights alone do not show. A round that was not protected stands out by itself.
+    """
+    scale = mechanism.divisor / mechanism.max_grad_norm
+    rounds = [one * scale for one in observed]
+    total = np.asarray(np.sum(rounds, axis=0))
+    return [total, *rounds] if len(rounds) > 1 else [total]
+
+
+def _judged(
+    scores: Sequence[Floats], coins: NDArray[np.bool_], events: list[Event], delta: float
+) -> SelfTest:
+    m = len(coins)
+    counts = guess_counts(m)
+    tried = len(counts) * len(scores)
+    bounds = [one_run_bound(s, coins, delta=delta, counts=counts, tried=tried) for s in scores]
+    inverse = profile_inverse(privacy_profile(events, "zero_out"))
+    rejected = any(
+        rejects(right_guesses(s, coins, r), r, m, inverse, 0.05 / tried)
+        for s in scores
+        for r in counts
+    )
+    # Thresholds are quantiles of all scores, which tell nothing of the coins.
+    thresholds = np.quantile(scores[0], np.linspace(0.02, 0.98, _THRESHOLDS))
+    mu = gaussian_mu_estimate(scores[0], coins, thresholds.tolist())
+    return SelfTest(
+        proven=epsilon(events, delta, "zero_out"),
+        lower=max(bounds, key=lambda bound: bound.epsilon),
+        estimate=gaussian_epsilon(mu, delta) if mu > 0 else 0.0,
+        rejected=rejected,
+        delta=delta,
+    )
+
+
+def batch_size_p_value(sizes: Sequence[int], records: int, rate: float) -> float:
+    """Probability of batch sizes at least as even or uneven under Poisson sampling.
+
+    Independent sampling makes a batch's size Binomial(n, q), so their sum of squares over the
+    variance n q (1 - q) is about chi-square; shuffled batches are all alike. Two-sided.
+
+    Args:
+        sizes: of the batches.
+        records: n.
+        rate: q.
+    """
+    variance = records * rate * (1 - rate)
+    total = float(((np.asarray(sizes) - records * rate) ** 2).sum() / variance)
+    below = float(stats.chi2.cdf(total, len(sizes)))
+    return 2 * min(below, 1 - below)
+
+
+def shuffle_epsilon(
+    noise_multiplier: float, batches: int, runs: int, seed: int, delta: float
+) -> float:
+    """Lower bound on epsilon of one pass over shuffled batches, from noise-only runs.
+
+    The pair of Chua et al. 2024 (arXiv 2403.17673): all records but one give -1 norm, the attacked
+    one +1 or nothing, so its batch reaches 2 e_t or 1 e_t beside noise. Event: the largest batch
+    exceeds a threshold, which is chosen on a first half of the runs and tested on the other
+    (Clopper-Pearson, 95 %).
+
+    Args:
+        noise_multiplier: noise over clip norm.
+        batches: T of the pass.
+        runs: noise-only runs of each of the two worlds.
+        seed: of the draws.
+        delta: at which epsilon is meant.
+    """
+    rng = np.random.default_rng([seed, 2])
+    worlds = []
+    for shift in (1.0, 2.0):
+        noise = rng.normal(0.0, noise_multiplier, (runs, batches))
+        noise[np.arange(runs), rng.integers(0, batches, runs)] += shift
+        worlds.append(noise.max(axis=1))
+    half = runs // 2
+    grid = np.quantile(worlds[1][:half], np.linspace(0.01, 0.99, 60))
+
+    def gain(threshold: float) -> float:
+        hits = float((worlds[1][:half] > threshold).mean()) - delta
+        alarms = float((worlds[0][:half] > threshold).mean()) + 1 / half
+        return hits / alarms
+
+    best = max(grid.tolist(), key=gain)
+    scores = np.concatenate([worlds[0][half:], worlds[1][half:]])
+    inside = np.arange(len(scores)) >= runs - half
+    return clopper_pearson_epsilon(scores, inside, [best], delta=delta)
