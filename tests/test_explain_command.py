@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fedprivacy.accounting.ledger import Ledger
+from fedprivacy.accounting.what_if import gaussian_epsilon
 from fedprivacy.cell import run_cell
 from fedprivacy.cli import main
 from fedprivacy.config.schema import CellConfig
@@ -34,8 +35,12 @@ CELLS: dict[str, tuple[str, ...]] = {
     "0a0000000002": (*DPSGD, "federation.rounds=3", "schedule=first_round"),
     "0b0000000003": ("algorithm=gaussian_clipped", "algorithm.noise_multiplier=4.0"),
     "0c0000000004": ("algorithm=gaussian",),
+    "0d0000000005": ("algorithm=central_gaussian", "algorithm.noise_multiplier=3"),
+    "0e0000000006": ("algorithm=dpsgd", "algorithm.sampling=shuffle"),
+    "0f0000000007": ("algorithm=dpsgd", "algorithm.target_epsilon=3", "schedule=first_round"),
+    "0f1000000008": ("algorithm=stacked", "algorithm.mechanisms=[local_source,release_gaussian]"),
 }
-EVERY, FIRST, CLIPPED, PERCENTILE = CELLS
+EVERY, FIRST, CLIPPED, PERCENTILE, CENTRAL, SHUFFLED, TARGET, STACK = CELLS
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +155,68 @@ def test_what_has_no_proof(here: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "no guarantee" not in said
 
 
+def test_a_bound_that_holds_for_another_view(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = explained(capsys, str(here / CENTRAL))
+    value = gaussian_epsilon(3**0.5 / 3, 1e-5)
+    for part in (
+        "epsilon: infinite (one site, zero_out, adversary sees server_updates",
+        "the server sees every update before it adds noise",
+        f"aggregate: {value:.2f}",
+        "sensitivity=C/n of the mean under zero_out, 2C/n under replace_one",
+        "--unit UNIT --view VIEW",
+    ):
+        assert part in text, part
+    cell = str(here / CENTRAL)
+    inside = explained(capsys, cell, "--unit", "record", "--view", "aggregate")
+    assert f"epsilon <= {gaussian_epsilon(2 * 3**0.5 / 3, 1e-5):.2f}" in inside
+    assert "one record, replace_one, adversary sees aggregate" in inside
+    assert f": 1 x Gaussian noise of {3 / 3**0.5:.6g} clip norms" in inside
+
+
+def test_shuffled_batches_and_their_lower_bound(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = explained(capsys, str(here / SHUFFLED))
+    for part in ("billed without amplification", "epsilon_at_least=", "a lower bound (Chua et al."):
+        assert part in text, part
+    assert "lower bound" in read(here / SHUFFLED)["privacy"]["sampling"]
+
+
+def test_a_target_that_only_the_protected_rounds_meet(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = explained(capsys, str(here / TARGET))
+    for part in (
+        "epsilon: infinite",
+        "target_epsilon=3",
+        "all protected rounds of the run together; rounds without protection are not in it",
+        "with any of them the epsilon of the run is infinite",
+    ):
+        assert part in text, part
+    alone = float(text.partition("protected rounds alone: ")[2].partition(";")[0])
+    assert 2.99 < alone <= 3
+
+
+def test_a_stack_names_the_mechanism_that_counts(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = explained(capsys, str(here / STACK))
+    for part in (
+        "epsilon <= 12.14",
+        "one record, replace_one, adversary sees server_updates",
+        "mechanism=local_source",
+        "randomised response among 2, the truth with probability 0.9",
+        "nothing new (post-processing)",
+        "final_model: 9.99",
+    ):
+        assert part in text, part
+    final = explained(capsys, str(here / STACK), "--unit", "site", "--view", "final_model")
+    assert "mechanism=release_gaussian" in final
+    assert "reference=initial weights, public" in final
+
+
 def test_another_delta_unit_and_view(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cell = str(here / CLIPPED)
     text = explained(capsys, cell, "--delta", "1e-6", "--unit", "patient", "--view", "aggregate")
@@ -186,7 +253,7 @@ def test_a_cell_by_its_id_or_its_files(here: Path, capsys: pytest.CaptureFixture
         ("ffff00000000", "outputs/mine/0a0000000001"),
         ("*", "no cell '*'"),
         ("0a00", "names 2 cells, give the folder of one: outputs/mine/0a0000000001, outputs/mine"),
-        ("outputs/mine", "outputs/mine holds 4 cells; give one of them, for example outputs/mine/"),
+        ("outputs/mine", "holds 8 cells; give one of them, for example outputs/mine/"),
         ("outputs", "give the folder of a finished cell"),
     ],
 )

@@ -142,6 +142,34 @@ def test_the_csv_has_every_cell_and_words_for_the_infinite(factory: ModuleType) 
     assert all("nan" not in v.lower() and v.lower() != "inf" for r in rows for v in r.values())
 
 
+def test_another_views_epsilon_stands_beside_and_is_explained(factory: ModuleType) -> None:
+    result = factory.make_result("gaussian")
+    views = {
+        "server_updates": {"infinite": True, "epsilon": None},
+        "aggregate": {"infinite": False, "epsilon": 4.377},
+        "final_model": {"infinite": False, "epsilon": 4.377},
+    }
+    central = replace(result, privacy={**result.privacy, "per_view": views})
+    text = cell_table([central])
+    assert "infinite (aggregate: 4.38)" in text
+    assert "the same cell against an adversary with that view" in text
+    row = next(csv.DictReader(io.StringIO(cell_csv([central]))))
+    assert (row["epsilon"], row["epsilon_server_updates"]) == ("infinite", "infinite")
+    assert float(row["epsilon_aggregate"]) == 4.377
+
+
+def test_the_lower_bound_of_shuffled_batches_is_shown(factory: ModuleType) -> None:
+    result = factory.make_result()
+    words = "shuffled batches, billed without amplification; epsilon of one pass is at least 1.722"
+    said = {"sampling": f"{words} at delta 1e-05 (lower bound)", "coverage_records": 1.0}
+    shuffled = replace(result, privacy={**result.privacy, **said})
+    assert words in " ".join(cell_table([shuffled]).split())
+    assert "lower bound" not in cell_table([result])
+    row = next(csv.DictReader(io.StringIO(cell_csv([shuffled]))))
+    assert row["sampling"] == said["sampling"]
+    assert float(row["coverage_records"]) == 1.0
+
+
 def test_a_collapse_against_the_twin_is_told(factory: ModuleType) -> None:
     cell, twin = factory.make_result("svt", reached=0.1), factory.make_result("none", reached=0.8)
     text = cell_table([cell, twin])

@@ -3,9 +3,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+from fedprivacy.result import CellResult
 from fedprivacy.tracking.content import digest, metrics, params, run_name, tags
 
 
@@ -136,6 +138,65 @@ def test_audit_metrics_are_written_when_there_is_an_audit(factory: ModuleType) -
     assert points["audit/epsilon_lower"] == 1.5
     assert points["audit/mia_auc"] == 0.7
     assert points["audit/tpr_at_fpr_0.01"] == 0.04
+
+
+PROVED = {
+    "sampling": "Poisson, each record in each step with probability 0.2",
+    "coverage_records": 1.0,
+    "exposed_releases": {"number": 0, "first_rounds": []},
+    "max_tpr_at_fpr": {"0.001": 0.02, "0.01": 0.1, "0.1": 0.4},
+    "max_advantage": 0.3,
+    "mu_gdp": 1.2,
+    "epsilon_at_delta_1e-5": 8.2,
+    "per_unit": {
+        "record": {"infinite": False, "epsilon": 8.181},
+        "patient": {"infinite": False, "epsilon": 20.5},
+        "site": {"infinite": True, "epsilon": None},
+    },
+    "per_view": {"aggregate": {"infinite": False, "epsilon": 8.181}},
+    "per_site": {"site1": {"infinite": False, "epsilon": 8.181}},
+}
+
+
+def with_privacy(result: CellResult, **changes: Any) -> CellResult:
+    return replace(result, privacy={**(result.privacy or {}), **PROVED, **changes})
+
+
+def test_everything_that_is_proved_is_searchable(factory: ModuleType) -> None:
+    result = with_privacy(factory.make_result())
+    points = {key: value for key, _, value in metrics(result)}
+    expected = {
+        "privacy/max_tpr_at_fpr_0.001": 0.02,
+        "privacy/max_tpr_at_fpr_0.01": 0.1,
+        "privacy/max_tpr_at_fpr_0.1": 0.4,
+        "privacy/max_advantage": 0.3,
+        "privacy/mu_gdp": 1.2,
+        "privacy/epsilon_at_delta_1e-5": 8.2,
+        "privacy/coverage_records": 1.0,
+        "privacy/exposed_releases": 0.0,
+        "privacy/protected_share": 1.0,
+        "privacy/per_unit/patient/epsilon": 20.5,
+        "privacy/per_view/aggregate/epsilon": 8.181,
+        "privacy/site/site1/epsilon": 8.181,
+    }
+    assert {key: points.get(key) for key in expected} == expected
+    assert "privacy/per_unit/site/epsilon" not in points
+    assert tags(result, "demo")["privacy.sampling"] == PROVED["sampling"]
+
+
+def test_what_the_proof_caps_is_left_out_where_it_caps_nothing(factory: ModuleType) -> None:
+    result = factory.make_result(schedule="first_round")
+    nothing = {"max_tpr_at_fpr": {"0.01": 1.0}, "max_advantage": 1.0, "mu_gdp": None}
+    hopeless = with_privacy(result, **nothing, **{"epsilon_at_delta_1e-5": None})
+    keys = {key for key, _, _ in metrics(hopeless)}
+    assert not any("max_" in key or "mu_gdp" in key or "1e-5" in key for key in keys)
+    assert {"privacy/protected_share", "privacy/coverage_records"} <= keys
+
+
+def test_what_would_be_is_no_metric(factory: ModuleType) -> None:
+    supposed = {"what_if": {"mu": 3.0, "epsilon": 20.0, "direction": "what-if"}}
+    keys = {key for key, _, _ in metrics(with_privacy(factory.make_result(), **supposed))}
+    assert not any("what" in key for key in keys)
 
 
 def test_odd_site_names_become_keys_that_mlflow_takes(factory: ModuleType) -> None:
