@@ -135,6 +135,18 @@ def test_source_noise_is_drawn_once_for_all_rounds(tiny: Tiny, randomness: str) 
     assert float((noisy - raw).abs().min()) > 0
 
 
+def test_no_run_draws_its_record_noise_from_a_known_secret(tiny: Tiny) -> None:
+    config = tiny("algorithm=local_source", "privacy=default", "federation.rounds=1")
+    secrets = []
+    for _ in range(2):
+        runtime = open_runtime(dumps(config))
+        runtime._noisy.clear()
+        run_federation(config)
+        secrets += [secret for _, secret in runtime._noisy]
+    assert len(set(secrets)) == 2 * len(runtime.nodes)
+    assert all(secret.bit_length() > 200 for secret in secrets)
+
+
 def test_source_noise_is_refused_where_it_means_nothing(tiny: Tiny, compose) -> None:
     with pytest.raises(ConfigError, match="drawn once"):
         validate(tiny("algorithm=local_source", "schedule.decay=0.5"))
@@ -232,6 +244,41 @@ def test_news_that_the_raw_average_broke_down_ends_the_claim_of_the_final_model(
     # Noisy averages are released anyway: whether they are finite tells nothing more.
     central = tiny("algorithm=central_gaussian", "privacy.view=aggregate")
     assert not privacy(central, tmp_path / "b")["infinite"]
+
+
+PROVED = {
+    "central_gaussian": {("site", "aggregate"), ("record", "aggregate"), ("site", "final_model")},
+    "local_source": {("record", "server_updates"), ("patient", "server_updates")},
+    "release_gaussian": {("record", "final_model"), ("site", "final_model")},
+    "gaussian_clipped": {("site", "server_updates"), ("patient", "aggregate")},
+}
+NEVER = {
+    "central_gaussian": {("site", "server_updates"), ("record", "server_updates")},
+    "local_source": {("site", "server_updates"), ("site", "final_model")},
+    "release_gaussian": {("record", "aggregate"), ("site", "server_updates")},
+    "gaussian_clipped": set(),
+}
+
+
+@pytest.mark.parametrize("schedule", [EVERY, FIRST, "every_nth", LAST])
+@pytest.mark.parametrize("algorithm", PROVED)
+def test_what_each_schedule_leaves_of_the_proof(
+    tiny: Tiny, tmp_path: Path, algorithm: str, schedule: str
+) -> None:
+    config = tiny(f"algorithm={algorithm}", f"schedule={schedule}")
+    said = privacy(config, tmp_path)
+    found = recount(tmp_path)
+    # One raw round ends every claim; of the final model alone only the last of three speaks.
+    whole = schedule == EVERY or (algorithm == "release_gaussian" and schedule != FIRST)
+    for unit, view in PROVED[algorithm]:
+        stated = found.restated(unit=unit, view=view)
+        assert stated.infinite is not whole, (unit, view)
+        assert ("schedule leaves" in stated.reason) is not whole, stated.reason
+    for unit, view in NEVER[algorithm]:
+        stated = found.restated(unit=unit, view=view)
+        assert stated.infinite
+        assert stated.reason
+    assert said["protected_rounds"] == {EVERY: 3, FIRST: 1, "every_nth": 2, LAST: 1}[schedule]
 
 
 def test_what_would_be_is_shown_under_its_own_name_alone(tiny: Tiny, tmp_path: Path) -> None:

@@ -213,10 +213,13 @@ def many_cells(cells: dict[str, str]) -> ServerApp:
     return app
 
 
-def many_sites() -> ClientApp:
+def many_sites(note: Path | None = None) -> ClientApp:
     """A ClientApp that runs the package's own for the cell of each message, or fails.
 
     Its handlers are closures, which travel to the actors by value.
+
+    Args:
+        note: a file that gets a line for each training message to a site that keeps a secret.
     """
     app = ClientApp()
 
@@ -234,7 +237,11 @@ def many_sites() -> ClientApp:
             state=context.state,
             run_config={**context.run_config, CELL: message.content["cell"]["config"]},
         )
-        return client_app.app(message, inner)
+        reply = client_app.app(message, inner)
+        if note is not None and "site" in inner.state and name == "local_source":
+            with note.open("a") as file:
+                file.write(f"{partition} {inner.state['site']['secret']}\n")
+        return reply
 
     app.train()(handle)
     app.evaluate()(handle)
@@ -294,8 +301,10 @@ def settled(before: Surroundings, seconds: float = 15) -> Surroundings:
 class Outcome:
     """A finished Ray run: what it left, how long it took, and what it changed around itself."""
 
-    def __init__(self, state: RecordDict, seconds: float, before: Surroundings) -> None:
-        self.state, self.seconds, self.before = state, seconds, before
+    def __init__(
+        self, state: RecordDict, seconds: float, before: Surroundings, secrets: list[str]
+    ) -> None:
+        self.state, self.seconds, self.before, self.secrets = state, seconds, before, secrets
         self.after = settled(before)
 
     def trouble(self, name: str) -> dict[str, str]:
@@ -313,16 +322,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def whole_run(tiny: Tiny, home: Path) -> Outcome:
+def whole_run(tiny: Tiny, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """One Ray run of every cell, the last two with a site that raises and one that exits."""
     pytest.importorskip("ray")
     cells = {name: dumps(tiny(*overrides)) for name, overrides in CELLS.items()}
     cells |= dict.fromkeys(TROUBLE, dumps(tiny()))
     before, start = Surroundings(), time.monotonic()
-    state = RayEngine(many_cells(cells), many_sites()).run(
+    note = tmp_path_factory.mktemp("secrets") / "kept"
+    state = RayEngine(many_cells(cells), many_sites(note)).run(
         3, {CELL: "", SITES: 3}, tiny("engine=ray").engine
     )
-    return Outcome(state, time.monotonic() - start, before)
+    return Outcome(state, time.monotonic() - start, before, note.read_text().splitlines())
 
 
 @pytest.mark.ray
@@ -341,6 +351,16 @@ def test_ray_gives_the_bits_of_the_default_engine(
     assert [r["scores"] and r["scores"]["value"] for r in there["history"]] == [
         r.scores and r.scores.value for r in here.history
     ]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_site_keeps_its_secret_whichever_actor_serves_it(whole_run: Outcome) -> None:
+    """Noise on records is drawn once: in every round from the same secret."""
+    assert len(whole_run.secrets) >= 9
+    assert len(set(whole_run.secrets)) == 3
+    assert len({line.split()[0] for line in whole_run.secrets}) == 3
+    assert len({line.split()[1] for line in whole_run.secrets}) == 3
 
 
 @pytest.mark.ray
