@@ -28,7 +28,7 @@ from fedprivacy.config.schema import GaussianConf, SvtConf, SvtExactConf, SvtFla
 from fedprivacy.mechanisms.adaptive_clip import gradient_noise
 from fedprivacy.mechanisms.calibration import RunPlan, calibrated
 from fedprivacy.mechanisms.gaussian import percentile_sigma
-from fedprivacy.mechanisms.gaussian_clipped import noise_event
+from fedprivacy.mechanisms.gaussian_clipped import SiteClipRule, noise_event
 from fedprivacy.mechanisms.local_source import response_epsilon
 from fedprivacy.mechanisms.svt import svt_scales
 from fedprivacy.mechanisms.svt_exact import exact_event
@@ -132,6 +132,7 @@ def test_adaptive_clipping_is_one_gaussian() -> None:
     gradients = gradient_noise(sigma, count)
     assert 1 / sigma**2 == pytest.approx(1 / gradients**2 + 1 / (2 * count) ** 2)
     quoted("1/sigma^2 = 1/z'^2 + 1/(2 s)^2")
+    quoted(f"(z 1 and s 1.5: z' {SiteClipRule(indicator_noise=1.5).update_noise(1.0):.3f})")
 
 
 def test_the_clipped_gaussian() -> None:
@@ -185,6 +186,9 @@ def test_the_what_if_of_the_percentile_gaussian() -> None:
     update = np.random.default_rng(0).standard_normal(SIZE)
     sigma = percentile_sigma(update, conf.sigma0, conf.percentile)
     assert 2 * np.linalg.norm(update) / sigma == pytest.approx(what_if, rel=0.02)
+    ratio = sigma / percentile_sigma(update, conf.sigma0, 50)
+    quoted(f"percentile 50 instead of 95 the noise is {ratio:.1f} times less")
+    assert ratio == pytest.approx(stats.norm.ppf(0.975) / stats.norm.ppf(0.75), rel=0.02)
 
 
 def test_searching_is_composition() -> None:

@@ -96,3 +96,19 @@ def test_values_out_of_range_are_refused(conf: GaussianConf, key: str) -> None:
         PercentileGaussian.from_conf(conf)
     with pytest.raises(ConfigError):
         gaussian_filter(np.ones(3), conf.sigma0, conf.percentile, np.random.default_rng(0))
+
+
+def test_what_would_be_follows_from_norm_and_noise(make_task) -> None:
+    update = torch.randn(20_000, generator=torch.Generator().manual_seed(3))
+    task, mus = make_task(), {}
+    for percentile in (50.0, 95.0):
+        conf = GaussianConf(sigma0=0.2, percentile=percentile)
+        done = PercentileGaussian.from_conf(conf).protect(update, task, Trained(1, 0.0))
+        sigma = done.noise_norm / math.sqrt(update.numel())
+        assert done.what_if_mu == pytest.approx(2 * float(update.norm()) / sigma, rel=1e-5)
+        # For a bell-shaped update: 2 sqrt(d) / (sigma0 z_p).
+        quantile = stats.norm.ppf(0.5 + percentile / 200)
+        expected = 2 * math.sqrt(update.numel()) / (0.2 * quantile)
+        assert done.what_if_mu == pytest.approx(expected, rel=0.03)
+        mus[percentile] = done.what_if_mu
+    assert mus[50.0] / mus[95.0] == pytest.approx(2.9, abs=0.1)
