@@ -24,6 +24,7 @@ from fedprivacy.accounting import (
     shuffle_epsilon_floor,
     shuffled_event,
 )
+from fedprivacy.audit.one_run import ceiling, guess_counts
 from fedprivacy.config.schema import GaussianConf, SvtConf, SvtExactConf, SvtFlare28Conf
 from fedprivacy.mechanisms.adaptive_clip import gradient_noise
 from fedprivacy.mechanisms.calibration import RunPlan, calibrated
@@ -104,7 +105,6 @@ def test_dpsgd_by_protected_rounds() -> None:
         f"gives epsilon {one} *for the protected round alone*",
         f"every third {four} and infinite; all but the last {eleven} and infinite; "
         f"every round {twelve}",
-        f"protected and {one} advertised",
     )
 
 
@@ -255,3 +255,13 @@ def test_noise_on_the_records() -> None:
 def test_noise_on_the_final_model() -> None:
     one, four = (price(dp.GaussianDpEvent(z), 1e-5, "replace_one") for z in (1.0, 4.0))
     quoted(f"{one:.3f} at z 1, {four:.3f} at z 4")
+
+
+def test_what_an_audit_can_show_at_most() -> None:
+    most = ceiling(400, guess_counts(400), 1e-5, 0.05 / 12)
+    quoted(f"twelve bounds and delta 1e-5 that is {most:.2f}")
+
+
+def test_the_audited_schedules_advertise_what_is_said() -> None:
+    first, every = (price(dpsgd(0.2, 3.0, 20 * rounds)) for rounds in (1, 12))
+    quoted(f"{first:.2f} advertised for it", f"({every:.2f} proved)")
