@@ -49,6 +49,12 @@ def test_what_an_audit_leaves_behind(tiny: Tiny, tmp_path: Path) -> None:
     assert block["bounds_tried"] == 3 * len(block["guess_counts"])
     assert block["delta"] == result.privacy["delta"]
     assert 0 <= block["membership"]["auc"] <= 1
+    for item in block["per_view"].values():
+        assert set(item["under_assumptions"]) == {
+            "f_dp_if_the_curve_is_gaussian",
+            "clopper_pearson_if_canaries_were_independent",
+        }
+    assert "under_assumptions" not in block
     assert "no evidence of privacy" in block["about"]
     arrays = np.load(tmp_path / AUDIT_FILE)
     assert len({len(arrays[key]) for key in arrays.files}) == 1
@@ -96,6 +102,9 @@ def test_first_round_only_is_not_as_private_as_its_first_round(
     assert result.audit["epsilon_lower"] > advertised
     assert result.audit["claim"]["rejected"] is True
     assert result.verdict == "falsified"
+    # Against a Gaussian curve more can be shown than without any curve.
+    seen = result.audit["per_view"]["server_updates"]
+    assert seen["under_assumptions"]["f_dp_if_the_curve_is_gaussian"] > seen["epsilon_lower"]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
