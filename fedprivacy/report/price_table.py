@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -133,9 +134,16 @@ def clinician(privacy: Mapping[str, Any] | None) -> str:
     if patient.get("infinite", True) or patient.get("epsilon") is None or cap is None:
         return NO_BOUND
     return (
-        f"any attacker who tolerates 1 % false alarms finds at most {100 * cap:.2g} % of the "
+        f"any attacker who tolerates 1 % false alarms finds at most {_percent(cap)} % of the "
         f"patients (proved, {patient.get('neighbouring')}, view {patient.get('view')})"
     )
+
+
+def _percent(cap: float) -> str:
+    """Percent, never rounded down: a cap that is shown must hold."""
+    percent = 100 * cap
+    digits = 1 if percent < 10 else 0
+    return f"{math.ceil(percent * 10**digits - 1e-9) / 10**digits:.{digits}f}"
 
 
 def price_text(tables: Sequence[PriceTable]) -> str:

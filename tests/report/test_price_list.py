@@ -77,9 +77,11 @@ def test_without_protection_there_is_no_list(factory: ModuleType) -> None:
 def test_a_clinician_is_told_only_what_is_proved_for_patients(rows) -> None:
     every, first = (r for r in rows if r.first.algorithm == "dpsgd")
     said = clinician(every.privacy)
-    assert said.startswith("any attacker who tolerates 1 % false alarms finds at most 5 % of the")
+    assert said.startswith("any attacker who tolerates 1 % false alarms finds at most 5.0 % of the")
     assert "zero_out" in said
     assert clinician(first.privacy) == NO_BOUND
+    whole = {"per_unit": {"patient": claim("patient", "zero_out", "server_updates", 9.0, 0.99301)}}
+    assert "at most 100 % of the" in clinician(whole)
     assert clinician(None) == NO_BOUND
 
 
