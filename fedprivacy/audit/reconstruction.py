@@ -150,7 +150,12 @@ def reconstruct(
         found=made_all,
         similarities=tuple(similarities),
         errors=tuple(relative_error(a, b) for a, b in zip(originals, made_all, strict=True)),
-        leakage=tuple(leakage_value(s, p) for s, p in zip(similarities, priors, strict=True)),
+        # Defined for images; the cosine of a row to the mean row is near 0, and no measure to
+        # divide by.
+        leakage=tuple(
+            leakage_value(s, p) if image else None
+            for s, p in zip(similarities, priors, strict=True)
+        ),
     )
 
 
