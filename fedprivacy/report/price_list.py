@@ -40,11 +40,10 @@ class Point:
 
 
 def panels(rows: Sequence[Row]) -> dict[Kind, list[Point]]:
-    """Points of one dataset by kind of claim; kinds without a finite bound are left out.
+    """Points of one dataset by kind of claim.
 
     Kinds are those of the rows' headlines, and of the strongest view in which a row's unit has a
-    bound. Rows whose claim of that kind is infinite stand in the panel too. If no kind has a finite
-    bound, the headline kinds are kept.
+    bound. Rows whose claim of that kind is infinite stand in the panel too; none is dropped.
     """
     shown = {kind for row in rows if row.protected for kind in _kinds(row.privacy or {})}
     found: dict[Kind, list[Point]] = {}
@@ -55,8 +54,7 @@ def panels(rows: Sequence[Row]) -> dict[Kind, list[Point]]:
             if kind in shown:
                 lower = _lower(row) if kind[0] == "record" else None
                 found.setdefault(kind, []).append(Point(row, epsilon, lower))
-    finite = {k: p for k, p in found.items() if any(math.isfinite(one.epsilon) for one in p)}
-    return dict(sorted((finite or found).items(), key=lambda item: _order(item[0])))
+    return dict(sorted(found.items(), key=lambda item: _order(item[0])))
 
 
 def _kinds(privacy: Any) -> list[Kind]:

@@ -15,7 +15,7 @@ from fedprivacy.pricing.twins import COLLAPSE_FRACTION
 from fedprivacy.report.canvas import save, style
 from fedprivacy.report.files import write_text
 from fedprivacy.report.price_table import price_tables, price_text
-from fedprivacy.report.rows import Row, make_rows
+from fedprivacy.report.rows import Row, main_rows, make_rows
 from fedprivacy.report.table import cell_csv, cell_table
 from fedprivacy.result import RESULT_FILE, CellResult, read_results
 
@@ -136,7 +136,7 @@ def _curves(material: Material, folder: Path) -> list[Path]:
     written = []
     for name, rows in by_dataset(material.rows):
         with style():
-            written += save(curves_figure(rows), folder / f"curves_{name}")
+            written += save(curves_figure(main_rows(rows)), folder / f"curves_{name}")
     return written
 
 
@@ -146,7 +146,8 @@ def _overview(material: Material, folder: Path) -> list[Path]:
     if not material.rows:
         return []
     with style():
-        return save(overview_figure(material.rows, material.collapse_fraction), folder / "overview")
+        figure = overview_figure(main_rows(material.rows), material.collapse_fraction)
+        return save(figure, folder / "overview")
 
 
 def _prices(material: Material, folder: Path) -> list[Path]:

@@ -22,6 +22,7 @@ from fedprivacy.report.words import ALGORITHMS, FEDERATIONS, SCHEDULES, rank
 from fedprivacy.result import CellResult
 
 AGAINST_TWIN = "collapsed against its twin"
+SHARE = "dataset.train_share"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ class Row:
     def protected(self) -> bool:
         """Whether a protection was on."""
         return self.first.algorithm != "none"
+
+    @property
+    def whole(self) -> bool:
+        """Whether it was trained on all records; others are points of a learning curve."""
+        return float(dict(flatten(self.first.config)).get(SHARE, 1.0)) >= 1
 
     @property
     def algorithm(self) -> str:
@@ -158,6 +164,11 @@ def make_rows(
     return sorted(rows, key=_order)
 
 
+def main_rows(rows: Sequence[Row]) -> list[Row]:
+    """The rows of a picture: no points of learning curves, unless there is nothing else."""
+    return [row for row in rows if row.whole] or list(rows)
+
+
 def estimate(cells: Sequence[CellResult]) -> Estimate | None:
     """Mean score over cells of different seeds; None where none of them has a score.
 
@@ -201,7 +212,8 @@ def _variants(
             # The noise follows from the target.
             differing = [n for n in differing if n != "algorithm.noise_multiplier"]
         for cell, config in zip(family, settings, strict=True):
-            words = [f"{n.rpartition('.')[2]}={config[n]}" for n in differing if n in config]
+            named = [n for n in differing if n in config and (n, config[n]) != (SHARE, "1")]
+            words = [f"{n.rpartition('.')[2]}={config[n]}" for n in named]
             texts[cell.cell_id] = " ".join(words)
     return texts
 

@@ -12,6 +12,7 @@ from fedprivacy.report.rows import (
     collapsed_against,
     estimate,
     find_twin,
+    main_rows,
     make_rows,
 )
 
@@ -167,3 +168,17 @@ def test_a_collapse_of_its_own_is_not_renamed(factory: ModuleType) -> None:
     (row,) = [row for row in make_rows([own, low, fine, *twins]) if row.protected]
     assert row.status == f"1 collapsed, 1 {AGAINST_TWIN}, 1 ok"
     assert row.against_twin == {low.cell_id}
+
+
+def test_points_of_a_learning_curve_are_told_apart_and_kept_out_of_pictures(
+    factory: ModuleType,
+) -> None:
+    share = "dataset.train_share"
+    cells = [
+        factory.make_result(algorithm, config={share: value})
+        for algorithm, value in (("none", 1.0), ("none", 0.1), ("dpsgd", 1.0))
+    ]
+    rows = make_rows(cells)
+    assert {row.algorithm for row in rows} == {"none", "none train_share=0.1", "dpsgd"}
+    assert [row.algorithm for row in main_rows(rows)] == ["none", "dpsgd"]
+    assert main_rows(rows[1:2]) == rows[1:2]
