@@ -51,8 +51,11 @@ def test_one_panel_for_each_kind_of_claim(rows) -> None:
     found = panels(rows)
     assert list(found) == [
         ("record", "zero_out", "server_updates", 1e-5),
+        ("site", "zero_out", "server_updates", 1e-5),
         ("site", "zero_out", "aggregate", 1e-5),
     ]
+    # Where nothing is proved the row stands at infinity, and is not dropped.
+    assert [p.epsilon for p in found["site", "zero_out", "server_updates", 1e-5]] == [math.inf]
     record = found["record", "zero_out", "server_updates", 1e-5]
     assert sorted(point.epsilon for point in record) == [8.0, math.inf]
     assert {point.row.first.algorithm for point in record} == {"dpsgd"}
