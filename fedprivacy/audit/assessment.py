@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fedprivacy.accounting.profile import Profile
 from fedprivacy.accounting.units import VIEWS, View, view_contains
 from fedprivacy.accounting.what_if import gaussian_epsilon
-from fedprivacy.audit.f_dp_run import InversePower, gaussian_lower_mu, profile_inverse, rejects
+from fedprivacy.audit.f_dp_run import gaussian_lower_mu, profile_inverse, rejects
 from fedprivacy.audit.many_runs import clopper_pearson_epsilon
 from fedprivacy.audit.membership import membership
 from fedprivacy.audit.one_run import guess_counts, one_run_bound, right_guesses
@@ -138,7 +138,11 @@ def _rejected(
     if not claimed:
         return None
     inverses = [profile_inverse(profile) for profile in {id(p): p for p in claimed}.values()]
-    inverse: InversePower = lambda rate: min(one(rate) for one in inverses)  # noqa: E731
+
+    def inverse(rate: float) -> float:
+        """Of the site that is protected least."""
+        return min(one(rate) for one in inverses)
+
     return any(
         rejects(right_guesses(scores[view], included, r), r, len(included), inverse, alpha)
         for view in views
