@@ -23,6 +23,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from fedprivacy.cell import run_cell
 from fedprivacy.config.composition import compose_cell, hydra_ready
 from fedprivacy.config.loading import to_cell_config
@@ -64,13 +66,14 @@ def score_of(config: CellConfig) -> tuple[ScoreBlock, float]:
 
 
 def machine() -> dict[str, object]:
-    """Processor, its cores, and the threads that one site's training is given."""
+    """Processor and cores, GPU if any, and the threads that one site's training is given."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
         "processor": names[0] if names else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch_threads_of_a_site": full_config("wisconsin").engine.torch_threads,
     }
 

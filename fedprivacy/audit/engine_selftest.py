@@ -105,6 +105,7 @@ def engine_selftest(
     seed: int,
     delta: float = 1e-5,
     train: Train = DpSgd.train,
+    device: torch.device | str = "cpu",
 ) -> SelfTest:
     """Audit the mechanism's own training and pricing.
 
@@ -117,17 +118,18 @@ def engine_selftest(
         seed: of coins and noise.
         delta: at which epsilon is meant.
         train: runs a round; another one is given to see whether a broken engine is noticed.
+        device: where the mechanism trains and draws its noise.
     """
     coins = np.random.default_rng([seed, 1]).random(canaries) < 0.5
-    eye = torch.eye(canaries)[torch.from_numpy(np.flatnonzero(coins))]
-    parameters = FlatParameters(Diagonal(canaries))
+    eye = torch.eye(canaries)[torch.from_numpy(np.flatnonzero(coins))].to(device)
+    parameters = FlatParameters(Diagonal(canaries).to(device))
     observed, events = [], []
     for number in range(1, rounds + 1):
         task = LocalTask(
             parameters=parameters,
             loss=linear_loss,
             x=eye,
-            y=torch.ones(len(eye)),
+            y=torch.ones(len(eye), device=device),
             optimizer=OptimizerSpec("sgd", 1.0),
             batch_size=len(eye),
             local_epochs=local_epochs,
@@ -136,7 +138,7 @@ def engine_selftest(
         )
         before = parameters.snapshot()
         trained = train(mechanism, task)
-        observed.append((parameters.snapshot() - before).double().numpy())
+        observed.append((parameters.snapshot() - before).double().cpu().numpy())
         said = mechanism.release(task, trained)
         events.append(
             Event(number, "a", "dpsgd", "record", "zero_out", "server_updates", said.dp_event, True)

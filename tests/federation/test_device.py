@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from fedprivacy.audit.engine_selftest import engine_selftest
+from fedprivacy.cell import run_cell
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.data.cache import load_data
 from fedprivacy.device import resolve_device
@@ -15,9 +20,29 @@ from fedprivacy.federation import device_records
 from fedprivacy.federation.device_records import DeviceRecords
 from fedprivacy.federation.run import run_federation
 from fedprivacy.federation.site import CellRuntime, LocalUpdate
+from fedprivacy.mechanisms.dpsgd import DpSgd
+from fedprivacy.training.task import LocalTask
 
 Tiny = Callable[..., CellConfig]
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+TRAINED = [
+    ("algorithm=none",),
+    *(("algorithm=dpsgd", "algorithm.noise_multiplier=0", *options) for options in (
+        (),
+        ("algorithm.sampling=shuffle",),
+        ("algorithm.clipping=normalized",),
+        ("algorithm.clipping=automatic", "algorithm.ema=0.9"),
+        ("algorithm.clipping=per_layer", "algorithm.augmentations=2"),
+    )),
+    *((f"algorithm={name}",) for name in (
+        "svt", "svt_flare28", "svt_exact", "gaussian", "gaussian_clipped", "percentile",
+        "central_gaussian", "local_source", "release_gaussian",
+    )),
+    (
+        "algorithm=stacked",
+        "algorithm.mechanisms=[{name: dpsgd, noise_multiplier: 0}, gaussian_clipped]",
+    ),
+]  # fmt: skip
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
@@ -84,16 +109,48 @@ def test_only_the_last_data_sets_stay_on_the_device(tiny: Tiny) -> None:
 
 @gpu
 @pytest.mark.gpu
-@pytest.mark.parametrize("algorithm", ["none", "dpsgd", "svt", "gaussian"])
-def test_on_cuda_a_cell_trains_as_on_the_cpu(tiny: Tiny, algorithm: str) -> None:
-    """Up to rounding; noise that is drawn on the device is another stream."""
-    overrides = (f"algorithm={algorithm}",)
-    if algorithm == "dpsgd":
-        overrides += ("algorithm.noise_multiplier=0",)
+@pytest.mark.parametrize("overrides", TRAINED, ids=lambda overrides: " ".join(overrides))
+def test_on_cuda_a_cell_trains_as_on_the_cpu(tiny: Tiny, overrides: tuple[str, ...]) -> None:
+    """Up to rounding; noise that is drawn on the device is another stream, and is left out."""
     here = run_federation(tiny(*overrides, "device=cpu")).weights["vector"]
     there = run_federation(tiny(*overrides, "device=cuda")).weights["vector"]
     assert there.device.type == "cpu"
     torch.testing.assert_close(there, here, rtol=1e-3, atol=1e-4)
+
+
+@gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize(("z", "q", "least"), [(2.0, 1.0, 0.5), (1.5, 0.2, 0.0)])
+def test_on_cuda_the_engine_keeps_what_its_ledger_says(z: float, q: float, least: float) -> None:
+    mechanism = DpSgd(noise_multiplier=z, max_grad_norm=1.0, sampling_rate=q, divisor=1.0)
+    settings = {"canaries": 10_000, "rounds": 4, "local_epochs": 1, "seed": 0, "device": "cuda"}
+    found = engine_selftest(mechanism, **settings)
+    assert found.passed, found.summary()
+    assert least * found.proven <= found.estimate <= found.proven
+
+    def half(part: DpSgd, task: LocalTask) -> Any:
+        return DpSgd.train(replace(part, noise_multiplier=z / 4), task)
+
+    assert not engine_selftest(mechanism, **settings, train=half).passed
+
+
+@gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("algorithm", ["none", "svt"])
+def test_on_cuda_an_audit_finds_what_it_finds_on_the_cpu(
+    tiny: Tiny, tmp_path: Path, algorithm: str
+) -> None:
+    overrides = (f"algorithm={algorithm}", "audit=fast", "audit.canaries=200")
+    cells = [run_cell(tiny(*overrides, f"device={d}"), tmp_path / d) for d in ("cpu", "cuda")]
+    assert cells[0].verdict == cells[1].verdict
+    here, there = (cell.audit for cell in cells)
+    assert here is not None
+    assert there is not None
+    assert there["ceiling"] == here["ceiling"]
+    for view, found in here["per_view"].items():
+        assert there["per_view"][view]["epsilon_lower"] == pytest.approx(
+            found["epsilon_lower"], abs=0.3
+        )
 
 
 @gpu
