@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from mutation import Mutant, mutated
 
 from fedprivacy.mechanisms import gaussian_clipped
 from fedprivacy.training.randomness import Streams, derive_seed
@@ -31,16 +31,6 @@ SETTINGS = {"clip": 0.5, "noise_multiplier": 1.0}
 @pytest.mark.parametrize("check", sorted(CHECKS))
 def test_the_filter_as_it_is(make_task, check: str, noise: str) -> None:
     CHECKS[check](make_task, gaussian_clipped.ClippedGaussian(**SETTINGS, noise=noise))
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """A line of the filter's source, changed; see ``test_mutants``."""
-
-    fault: str
-    old: str
-    new: str
-    caught_by: str
 
 
 SCALE = "scale = self._own_noise(task.strength) * clip\n"
@@ -79,22 +69,11 @@ MUTANTS = [
 ]  # fmt: skip
 
 
-def broken(mutant: Mutant) -> type:
-    source = Path(gaussian_clipped.__file__).read_text(encoding="utf-8")
-    assert source.count(mutant.old) == 1, f"the source has changed: {mutant.old!r}"
-    module = ModuleType("mutated_filter")
-    sys.modules["mutated_filter"] = module  # dataclasses look their module up
-    try:
-        exec(compile(source.replace(mutant.old, mutant.new), "mutated", "exec"), module.__dict__)
-    finally:
-        del sys.modules["mutated_filter"]
-    return module.ClippedGaussian
-
-
 @pytest.mark.parametrize("noise", ["gaussian", "laplace"])
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.fault)
 def test_a_changed_line_is_caught(make_task, mutant: Mutant, noise: str) -> None:
-    part = broken(mutant)(**SETTINGS, noise=noise)
+    module = mutated(gaussian_clipped, mutant.old, mutant.new)
+    part = module.ClippedGaussian(**SETTINGS, noise=noise)
     with pytest.raises(AssertionError):
         CHECKS[mutant.caught_by](make_task, part)
 

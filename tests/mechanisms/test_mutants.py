@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from mutation import Mutant, mutated
 
 from fedprivacy.accounting.ledger import Ledger
 from fedprivacy.errors import ProtectionError
@@ -31,23 +32,6 @@ def checks() -> ModuleType:
         sys.modules["dpsgd_checks"] = module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     return sys.modules["dpsgd_checks"]
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One line of the mechanism's source, changed.
-
-    Attributes:
-        fault: what is wrong with it.
-        old: text that is in the source once.
-        new: text in its place.
-        caught_by: the check that must fail.
-    """
-
-    fault: str
-    old: str
-    new: str
-    caught_by: str
 
 
 NOISE = ".mul_(multiplier * bound)"
@@ -155,15 +139,7 @@ MUTANTS = [
 
 def broken(mutant: Mutant) -> type:
     """The mutated mechanism's class."""
-    source = Path(dpsgd.__file__).read_text(encoding="utf-8")
-    assert source.count(mutant.old) == 1, f"the source has changed: {mutant.old!r}"
-    module = ModuleType("mutated_dpsgd")
-    sys.modules["mutated_dpsgd"] = module  # dataclasses look their module up
-    try:
-        exec(compile(source.replace(mutant.old, mutant.new), "mutated", "exec"), module.__dict__)
-    finally:
-        del sys.modules["mutated_dpsgd"]
-    return module.DpSgd
+    return mutated(dpsgd, mutant.old, mutant.new).DpSgd
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.fault)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +12,7 @@ import dp_accounting
 import numpy as np
 import pytest
 import torch
+from mutation import mutated
 from scipy import stats
 
 from fedprivacy.config.schema import DpsgdConf, GaussianClippedConf
@@ -229,7 +228,7 @@ CHECKS: dict[str, Check] = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """A line of a mechanism's source, changed; see ``test_mutants``."""
+    """A line of a mechanism's source, changed; see ``mutation.Mutant``."""
 
     module: ModuleType
     fault: str
@@ -306,24 +305,12 @@ MUTANTS = [
 ]  # fmt: skip
 
 
-def broken(mutant: Mutant) -> ModuleType:
-    source = Path(mutant.module.__file__).read_text(encoding="utf-8")
-    assert source.count(mutant.old) == 1, f"the source has changed: {mutant.old!r}"
-    module = ModuleType("mutated_placement")
-    sys.modules["mutated_placement"] = module  # dataclasses look their module up
-    try:
-        exec(compile(source.replace(mutant.old, mutant.new), "mutated", "exec"), module.__dict__)
-    finally:
-        del sys.modules["mutated_placement"]
-    return module
-
-
 @pytest.mark.parametrize(
     "mutant", MUTANTS, ids=lambda m: f"{m.module.__name__.rsplit('.')[-1]}: {m.fault}"
 )
 def test_a_changed_line_is_caught(make_task, mutant: Mutant) -> None:
     with pytest.raises(AssertionError):
-        CHECKS[mutant.caught_by](make_task, broken(mutant))
+        CHECKS[mutant.caught_by](make_task, mutated(mutant.module, mutant.old, mutant.new))
 
 
 @pytest.mark.parametrize("name", sorted(CHECKS))
