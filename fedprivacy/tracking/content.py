@@ -16,6 +16,11 @@ MetricPoint = tuple[str, int, float]
 """Key, step (the round) and finite value."""
 
 DIGEST_TAG = "result.digest"
+# What a number of privacy rests on, in words; and what only some cells have.
+_STATED = ("direction", "accountant", "sampling", "worst_site", "assumptions")
+_IF_ANY = ("reason", "derivation", "what_if")
+# What MLflow's databases hold of a tag.
+_TAG_LENGTH = 5000
 _FORBIDDEN = re.compile(r"[^\w\-. :/]")
 
 
@@ -48,7 +53,8 @@ def tags(result: CellResult, sweep_id: str) -> dict[str, str]:
         "privacy.view": privacy.get("view") or UNKNOWN,
         "privacy.delta": delta_text(privacy["delta"]) if privacy.get("delta") else UNKNOWN,
         "privacy.randomness": privacy.get("randomness") or UNKNOWN,
-        "privacy.sampling": privacy.get("sampling") or UNKNOWN,
+        **{f"privacy.{key}": _words(privacy.get(key)) or UNKNOWN for key in _STATED},
+        **{f"privacy.{key}": _words(privacy[key]) for key in _IF_ANY if privacy.get(key)},
         DIGEST_TAG: digest(result),
     }
 
@@ -136,7 +142,12 @@ def _of_privacy(privacy: Mapping[str, Any]) -> Iterator[tuple[str, float | None]
         for rate, cap in (privacy.get("max_tpr_at_fpr") or {}).items():
             yield f"privacy/max_tpr_at_fpr_{rate}", cap
         yield "privacy/mu_gdp", privacy.get("mu_gdp")
+        yield "privacy/mu_regret", privacy.get("mu_regret")
+        for at, delta in (privacy.get("delta_profile") or {}).items():
+            yield f"privacy/delta_at_epsilon/{at}", delta
         yield "privacy/epsilon_at_delta_1e-5", privacy.get("epsilon_at_delta_1e-5")
+    for share, value in (privacy.get("epsilon_record_quantiles") or {}).items():
+        yield f"privacy/epsilon_record_quantile/{share}", value
     for kind in ("per_unit", "per_view"):
         for name, item in (privacy.get(kind) or {}).items():
             yield f"privacy/{kind}/{name}/epsilon", item.get("epsilon")
@@ -170,6 +181,15 @@ def _flatten(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 def _text(value: Any) -> str:
     """As JSON writes it, but plain text without quotation marks."""
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _words(value: Any) -> str:
+    """A statement as one line that fits a tag; lists and values with names are told in order."""
+    if isinstance(value, Mapping):
+        value = [f"{key}: {item}" for key, item in value.items()]
+    text = "; ".join(map(str, value)) if isinstance(value, list | tuple) else str(value or "")
+    more = " ... (the whole is in result.json)"
+    return text if len(text) <= _TAG_LENGTH else text[: _TAG_LENGTH - len(more)] + more
 
 
 def _key(name: str) -> str:

@@ -148,6 +148,12 @@ PROVED = {
     "max_advantage": 0.3,
     "mu_gdp": 1.2,
     "epsilon_at_delta_1e-5": 8.2,
+    "delta_profile": {"0": 0.3, "4": 1e-3},
+    "epsilon_record_quantiles": {"0.5": 8.181, "1": None},
+    "assumptions": ["first", "second"],
+    "worst_site": "site1",
+    "direction": "upper bound, proved",
+    "accountant": "dp-accounting 0.6.0 PLD",
     "per_unit": {
         "record": {"infinite": False, "epsilon": 8.181},
         "patient": {"infinite": False, "epsilon": 20.5},
@@ -172,6 +178,9 @@ def test_everything_that_is_proved_is_searchable(factory: ModuleType) -> None:
         "privacy/max_advantage": 0.3,
         "privacy/mu_gdp": 1.2,
         "privacy/epsilon_at_delta_1e-5": 8.2,
+        "privacy/delta_at_epsilon/0": 0.3,
+        "privacy/delta_at_epsilon/4": 1e-3,
+        "privacy/epsilon_record_quantile/0.5": 8.181,
         "privacy/coverage_records": 1.0,
         "privacy/exposed_releases": 0.0,
         "privacy/protected_share": 1.0,
@@ -181,7 +190,18 @@ def test_everything_that_is_proved_is_searchable(factory: ModuleType) -> None:
     }
     assert {key: points.get(key) for key in expected} == expected
     assert "privacy/per_unit/site/epsilon" not in points
-    assert tags(result, "demo")["privacy.sampling"] == PROVED["sampling"]
+    assert "privacy/epsilon_record_quantile/1" not in points
+    told = tags(result, "demo")
+    assert told["privacy.assumptions"] == "first; second"
+    for key in ("sampling", "worst_site", "direction", "accountant"):
+        assert told[f"privacy.{key}"] == PROVED[key]
+
+
+def test_why_an_epsilon_is_infinite_is_a_tag_that_fits(factory: ModuleType) -> None:
+    assert "privacy.reason" not in tags(with_privacy(factory.make_result(), reason=""), "s")
+    told = tags(with_privacy(factory.make_result("svt"), reason="raw " * 2000), "s")
+    assert len(told["privacy.reason"]) == 5000
+    assert told["privacy.reason"].endswith("in result.json)")
 
 
 def test_what_the_proof_caps_is_left_out_where_it_caps_nothing(factory: ModuleType) -> None:
@@ -195,8 +215,9 @@ def test_what_the_proof_caps_is_left_out_where_it_caps_nothing(factory: ModuleTy
 
 def test_what_would_be_is_no_metric(factory: ModuleType) -> None:
     supposed = {"what_if": {"mu": 3.0, "epsilon": 20.0, "direction": "what-if"}}
-    keys = {key for key, _, _ in metrics(with_privacy(factory.make_result(), **supposed))}
-    assert not any("what" in key for key in keys)
+    result = with_privacy(factory.make_result(), **supposed)
+    assert not any("what" in key for key, _, _ in metrics(result))
+    assert tags(result, "s")["privacy.what_if"] == "mu: 3.0; epsilon: 20.0; direction: what-if"
 
 
 def test_odd_site_names_become_keys_that_mlflow_takes(factory: ModuleType) -> None:
