@@ -35,7 +35,7 @@ from fedprivacy.config.schema import CellConfig
 from fedprivacy.data.base import FederatedData, records_per_patient
 from fedprivacy.data.cache import load_data
 from fedprivacy.device import resolve_device
-from fedprivacy.errors import ClientFailure, ConfigError
+from fedprivacy.errors import CellPruned, ClientFailure, ConfigError
 from fedprivacy.federation.arrangement import Node, arrange_cell
 from fedprivacy.federation.run import FederationOutcome, run_federation
 from fedprivacy.federation.scoring import chance
@@ -69,7 +69,8 @@ def run_cell(
 
     A site that fails makes the cell ``failed`` with the site's traceback, and with ledger and
     privacy statement of what had been released by then; non-finite training makes it
-    ``collapsed``. Only an interruption leaves no result.
+    ``collapsed``; a listener that raises ``CellPruned`` makes it ``pruned``. Only an interruption
+    leaves no result.
 
     Args:
         config: a validated configuration.
@@ -84,18 +85,30 @@ def run_cell(
     watch = Stopwatch()
     base = _identity(config, overrides)
     heard: list[RoundOutcome] = []
+    pruned: list[CellPruned] = []
 
     def hear(outcome: RoundOutcome) -> None:
         heard.append(outcome)
         if listener is not None:
-            listener(outcome)
+            try:
+                listener(outcome)
+            except CellPruned as stop:
+                # Some engines tell of an exception in the server's app only that there was one.
+                pruned.append(stop)
+                raise
 
     try:
         result = _run(config, folder, base, watch, hear)
     except Exception as error:
+        if pruned:
+            return _end(folder, _pruned(config, folder, base, pruned[0], heard), watch)
         log.error("cell %s failed: %s", base.cell_id, error)
         result = _with(base, status="failed", reason=_first_line(error), error=_describe(error))
         result = _with(result, privacy=_privacy_of_failure(config, folder, error, heard))
+    return _end(folder, result, watch)
+
+
+def _end(folder: Path, result: CellResult, watch: Stopwatch) -> CellResult:
     result = _with(result, timing_s=watch.seconds())
     write_result(folder, result)
     return result
@@ -157,6 +170,33 @@ def _run(
         },
         audit=found.block if found else None,
         verdict=verdict(statement, found.rejected if found else None),
+    )
+
+
+def _pruned(
+    config: CellConfig,
+    folder: Path,
+    base: CellResult,
+    stop: CellPruned,
+    heard: Sequence[RoundOutcome],
+) -> CellResult:
+    """What a cell that was ended early had reached, and what it had released by then."""
+    events = tuple(Event.from_json(event) for outcome in heard for event in outcome.events)
+    outcome = FederationOutcome(tuple(heard), events, {}, None)
+    ledger = Ledger(events)
+    ledger.write(folder / LEDGER_FILE)
+    statement = _state(config, ledger, len(heard))
+    data = load_data(config.dataset)
+    return _with(
+        base,
+        synthetic=data.synthetic,
+        status="pruned",
+        reason=stop.reason,
+        round=len(heard),
+        score=_score(data, outcome),
+        rounds=_rounds(config, outcome, statement),
+        privacy=statement.to_json(),
+        verdict=verdict(statement, None),
     )
 
 

@@ -11,6 +11,7 @@ from fedprivacy.threads import leave
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("fedprivacy.sweep.command", "run one cell, or with -m or +sweeps=NAME a grid"),
+    "tune": ("fedprivacy.tuning.command", "search settings that keep accuracy alive at a budget"),
     "report": ("fedprivacy.report.command", "tables and figures of finished sweeps"),
     "explain": ("fedprivacy.explain_command", "how a cell's epsilon follows from its ledger"),
     "data": ("fedprivacy.data.command", "list, download, verify or generate datasets"),

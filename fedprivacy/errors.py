@@ -71,3 +71,19 @@ class TrainingCollapsed(FedPrivacyError):
 
     def __reduce__(self) -> tuple[type[TrainingCollapsed], tuple[str, int, str]]:
         return type(self), (self.reason, self.round_number, self.site)
+
+
+class CellPruned(FedPrivacyError):
+    """A listener ended a cell early, because going on would be a waste.
+
+    Args:
+        reason: why, in words, for the result.
+        rule: which rule ended it, in one word, for counting.
+    """
+
+    def __init__(self, reason: str, rule: str) -> None:
+        self.reason, self.rule = reason, rule
+        super().__init__(reason)
+
+    def __reduce__(self) -> tuple[type[CellPruned], tuple[str, str]]:
+        return type(self), (self.reason, self.rule)

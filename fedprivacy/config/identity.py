@@ -11,7 +11,7 @@ from fedprivacy.config.schema import CellConfig, DatasetConf
 from fedprivacy.config.serialization import dataset_from_plain, to_plain
 from fedprivacy.result import SCHEMA
 
-_MEANINGLESS = ("device", "engine", "tracking", "sweep", "grids", "collapse")
+_MEANINGLESS = ("device", "engine", "tracking", "sweep", "tuning", "grids", "collapse")
 # A split file's path says nothing: its content is in the fingerprint. declared_records decides the
 # divisor alone, which ``meaning`` works out, and feature_bounds a key of the algorithm.
 _DATASET_MEANINGLESS = (

@@ -553,6 +553,119 @@ class SweepConf:
 
 
 @dataclass(frozen=True)
+class PruningConf:
+    """When a trial is ended early; every rule leaves its reason in the trial.
+
+    Attributes:
+        median: budget only: end trials whose score lags behind the median of earlier ones.
+        startup_trials: trials that no median is taken before.
+        warmup_rounds: rounds that no trial is compared in.
+        patience: rounds that a lagging trial is given to recover: scores under noise jump.
+        chance_rounds: end a trial whose score has not been above chance in any of so many first
+            rounds; 0: never.
+        min_snr: end a trial whose averaged update is this much smaller than the noise in it ...
+        snr_rounds: ... in so many rounds in a row; 0: never.
+    """
+
+    median: bool = True
+    startup_trials: int = 6
+    warmup_rounds: int = 1
+    patience: int = 1
+    chance_rounds: int = 3
+    min_snr: float = 0.02
+    snr_rounds: int = 3
+
+
+@dataclass(frozen=True)
+class WarmStartConf:
+    """Where the first trials come from.
+
+    Attributes:
+        rules: start with the defaults and with rules of thumb.
+        studies: folders of earlier studies or sweeps of the same dataset.
+        mlflow: look for earlier runs of the same dataset in ``tracking.uri``.
+        most: settings taken over from earlier results, the best first.
+    """
+
+    rules: bool = True
+    studies: list[str] = field(default_factory=list)
+    mlflow: bool = False
+    most: int = 5
+
+
+@dataclass(frozen=True)
+class SearchPriceConf:
+    """What the search itself costs in privacy.
+
+    Attributes:
+        scheme: public_data (nobody's records: the search costs nothing), random_best_only
+            (Papernot & Steinke 2022), adaptive (all trials composed), or auto: public_data for
+            synthetic records, else adaptive.
+        shape: random_best_only: of the number of trials, a truncated negative binomial; 0:
+            logarithmic (the cheapest), 1: geometric.
+    """
+
+    scheme: str = "auto"
+    shape: float = 0.0
+
+
+@dataclass(frozen=True)
+class TuningConf:
+    """A search for settings that do not collapse; ``fedprivacy tune`` alone reads it.
+
+    Attributes:
+        name: of the study; its folder, its MLflow experiment.
+        dir: folder of the study, shared by its workers.
+        storage: Optuna storage; null: a journal file in ``dir``; or a database URL.
+        mode: budget (best score at an epsilon), floor (least epsilon whose score does not
+            collapse) or front (score against epsilon).
+        budget: budget only: total epsilon.
+        budgets: front only: the budgets whose best settings are joined.
+        front: front only: union (of the budgets) or multi (one study with two objectives).
+        epsilon_range: floor, and front=multi: lower and upper end of the budgets tried.
+        n_trials: finished and pruned trials, over all restarts and workers.
+        space: keys to search: {low, high, log, step} or {choices}, with ``when`` for those that
+            exist under a choice alone.
+        sampler: tpe, gp or random.
+        sampler_seed: null: another one for each worker.
+        seeds: cells that a trial's score is the mean of: seed, seed + 1, ...
+        floor: score below which a setting has collapsed; null: chance + collapse.fraction *
+            (twin - chance).
+        twin: whether the twin is run for it; without floor and twin, a setting has collapsed
+            where its score is not above chance by one standard error.
+        confirm: best settings that are run again before one is recommended; 0: none.
+        confirm_seeds: fresh seeds for each of them.
+        publish: all, or best_only: only the recommended trial outlives the study.
+        max_failed: failed trials that end the search.
+        lease_s: a worker elsewhere that has not been heard of for so long is given up.
+    """
+
+    name: str = "study"
+    dir: str = MISSING
+    storage: str | None = None
+    mode: str = "budget"
+    budget: float | None = 3.0
+    budgets: list[float] = field(default_factory=lambda: [1.0, 3.0, 8.0])
+    front: str = "union"
+    epsilon_range: list[float] = field(default_factory=lambda: [0.3, 30.0])
+    n_trials: int = 40
+    space: dict[str, Any] = field(default_factory=dict)
+    sampler: str = "tpe"
+    sampler_seed: int | None = None
+    seeds: int = 1
+    floor: float | None = None
+    twin: bool = True
+    confirm: int = 3
+    confirm_seeds: int = 2
+    publish: str = "all"
+    max_failed: int = 5
+    lease_s: float = 120.0
+    pruning: PruningConf = field(default_factory=PruningConf)
+    warm_start: WarmStartConf = field(default_factory=WarmStartConf)
+    search_price: SearchPriceConf = field(default_factory=SearchPriceConf)
+
+
+@dataclass(frozen=True)
 class CellConfig:
     """Everything about one cell; ``OmegaConf.to_object`` of a composed configuration."""
 
@@ -569,4 +682,5 @@ class CellConfig:
     tracking: TrackingConf = field(default_factory=TrackingConf)
     collapse: CollapseConf = field(default_factory=CollapseConf)
     sweep: SweepConf = field(default_factory=SweepConf)
+    tuning: TuningConf = field(default_factory=TuningConf)
     grids: list[Any] = field(default_factory=list)

@@ -45,6 +45,13 @@ _SINGLE: dict[str, type] = {
     "tracking": schema.TrackingConf,
     "collapse": schema.CollapseConf,
     "sweep": schema.SweepConf,
+    "tuning": schema.TuningConf,
+}
+_NESTED: dict[str, type] = {
+    "training": schema.TrainingDefaults,
+    "pruning": schema.PruningConf,
+    "warm_start": schema.WarmStartConf,
+    "search_price": schema.SearchPriceConf,
 }
 
 
@@ -71,8 +78,8 @@ def dataset_from_plain(plain: Mapping[str, Any]) -> schema.DatasetConf:
 
 def _build(cls: type, plain: Mapping[str, Any]) -> Any:
     values = dict(plain)
-    if "training" in {f.name for f in fields(cls)}:
-        values["training"] = schema.TrainingDefaults(**values["training"])
+    for name in {f.name for f in fields(cls)} & _NESTED.keys():
+        values[name] = _NESTED[name](**values[name])
     return cls(**values)
 
 

@@ -63,6 +63,7 @@ def register() -> None:
         "privacy": schema.PrivacyConf,
         "audit": schema.AuditConf,
         "tracking": schema.TrackingConf,
+        "tuning": schema.TuningConf,
     }.items():
         store.store(f"base_{group}", mutable(cls), group=group, provider="fedprivacy")
     SourcesRegistry.instance().register(SweepsConfigSource)

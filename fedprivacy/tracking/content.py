@@ -73,7 +73,12 @@ def digest(result: CellResult) -> str:
 
 def params(result: CellResult) -> dict[str, str]:
     """The meaning-bearing configuration, flattened to dotted keys."""
-    return {_key(key): _text(value) for key, value in _flatten(result.config, "")}
+    return flat_params(result.config)
+
+
+def flat_params(config: Mapping[str, Any]) -> dict[str, str]:
+    """A nested configuration as a run holds it: text by dotted key."""
+    return {_key(key): _text(value) for key, value in _flatten(config, "")}
 
 
 def metrics(result: CellResult) -> list[MetricPoint]:

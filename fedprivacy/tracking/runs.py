@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -57,11 +57,28 @@ def search_sweep(
 
 
 def known_runs(
-    client: Any, experiment_id: str, sweep_id: str, cell_id: str | None = None
+    client: Any,
+    experiment_id: str,
+    sweep_id: str,
+    cell_id: str | None = None,
+    extra: Mapping[str, str] | None = None,
 ) -> list[KnownRun]:
-    """What the store holds about the cells of a sweep, or about one of them."""
+    """What the store holds about the cells of a sweep, or about one of them.
+
+    Args:
+        client: an ``MlflowClient``.
+        experiment_id: where runs of the sweep are.
+        sweep_id: the sweep.
+        cell_id: of one cell alone.
+        extra: further tags that a run must have: trials of a study may be the same cell.
+    """
     runs = search_sweep(client, experiment_id, sweep_id, cell_id)
-    return [_known(run) for run in runs if run.data.tags.get("kind") != SUMMARY_KIND]
+    return [
+        _known(run)
+        for run in runs
+        if run.data.tags.get("kind") != SUMMARY_KIND
+        and all(run.data.tags.get(key) == value for key, value in (extra or {}).items())
+    ]
 
 
 def put(
@@ -71,6 +88,7 @@ def put(
     result: CellResult,
     folder: Path,
     known: Sequence[KnownRun],
+    extra: Mapping[str, str] | None = None,
 ) -> str:
     """Make sure that exactly one complete run tells of the result; returns its id.
 
@@ -82,22 +100,33 @@ def put(
         folder: the cell's folder, for the artifacts.
         known: what the store already holds about this cell: a run of this very result is kept,
             others (of a failure that was run again, or of a writer that died) are deleted.
+        extra: further tags of the run.
     """
     own = digest(result)
     run_id = next((run.run_id for run in known if run.complete and run.digest == own), None)
     if run_id is None:
-        run_id = _write(client, experiment_id, sweep_id, result, folder)
+        run_id = _write(client, experiment_id, sweep_id, result, folder, extra or {})
     for run in known:
         if run.run_id != run_id:
             client.delete_run(run.run_id)
     return run_id
 
 
-def _write(client: Any, experiment_id: str, sweep_id: str, result: CellResult, folder: Path) -> str:
+def _write(
+    client: Any,
+    experiment_id: str,
+    sweep_id: str,
+    result: CellResult,
+    folder: Path,
+    extra: Mapping[str, str],
+) -> str:
     end = _finished_at(folder)
     start = end - int(1000 * result.timing_s.get("total", 0.0))
     run = client.create_run(
-        experiment_id, start_time=start, tags=tags(result, sweep_id), run_name=run_name(result)
+        experiment_id,
+        start_time=start,
+        tags={**tags(result, sweep_id), **extra},
+        run_name=run_name(result),
     )
     run_id: str = run.info.run_id
     _write_values(client, run_id, result, end)

@@ -7,7 +7,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,13 @@ def open_store(uri: str, experiment: str) -> Iterator[tuple[Any, str]]:
 
 
 def record(
-    result: CellResult, folder: Path, *, uri: str, experiment: str, sweep_id: str
+    result: CellResult,
+    folder: Path,
+    *,
+    uri: str,
+    experiment: str,
+    sweep_id: str,
+    extra: Mapping[str, str] | None = None,
 ) -> str | None:
     """Write one finished cell as one flat run; returns the run's id.
 
@@ -89,6 +95,7 @@ def record(
         uri: MLflow tracking URI.
         experiment: name of the experiment.
         sweep_id: the sweep that the cell belongs to.
+        extra: further tags of the run; runs that lack them are another's.
 
     Returns:
         None, after one warning, when the store cannot be used: no cell is lost, since
@@ -96,8 +103,8 @@ def record(
     """
     try:
         with open_store(uri, experiment) as (store, experiment_id):
-            known = known_runs(store, experiment_id, sweep_id, result.cell_id)
-            return put(store, experiment_id, sweep_id, result, folder, known)
+            known = known_runs(store, experiment_id, sweep_id, result.cell_id, extra)
+            return put(store, experiment_id, sweep_id, result, folder, known, extra)
     except TrackingError as error:
         log.warning(
             "cell %s is not in MLflow yet: %s. Its result is safe in %s; "
@@ -132,7 +139,9 @@ class Recorder:
         self.missed: list[Path] = []
         self._closed_until = 0.0
 
-    def __call__(self, result: CellResult, folder: Path) -> None:
+    def __call__(
+        self, result: CellResult, folder: Path, extra: Mapping[str, str] | None = None
+    ) -> None:
         """Record a finished cell; after a failure the store is left alone for a minute."""
         if not self.enabled:
             return
@@ -144,6 +153,7 @@ class Recorder:
                 uri=self.uri,
                 experiment=self.experiment,
                 sweep_id=self.sweep_id,
+                extra=extra,
             )
             if run_id is None:
                 self._closed_until = time.monotonic() + PAUSE_SECONDS

@@ -1,0 +1,120 @@
+"""``fedprivacy tune``: an Optuna study over configuration keys; the same command resumes it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedprivacy.config.schema import CellConfig
+from fedprivacy.config.store import register
+from fedprivacy.errors import ConfigError, DataError
+from fedprivacy.sweep.command import BAD_CONFIG, FAILED, INTERRUPTED, OK
+from fedprivacy.tracking.store import Recorder
+from fedprivacy.tuning.closing import SUMMARY, close_study, closing_words, forget, is_private
+from fedprivacy.tuning.composing import Composer
+from fedprivacy.tuning.floor import Floor, find_floor
+from fedprivacy.tuning.search import Search, open_search, part_of_front, prepare, run_search
+from fedprivacy.tuning.space import SearchSpace
+from fedprivacy.tuning.storage import study_lock
+from fedprivacy.tuning.worker import SearchFailed
+
+_EPILOG = """\
+examples:
+  fedprivacy tune +sweeps=tune_higgs                     budget 3: the best score at epsilon 3
+  fedprivacy tune +sweeps=tune_higgs tuning.budget=1     another budget
+  fedprivacy tune +sweeps=tune_higgs tuning.mode=floor   the least epsilon that does not collapse
+  fedprivacy tune +sweeps=tune_higgs tuning=private_random   a search with a proved price
+
+Start it again to resume, start several to share the work; all tuning.* keys: fedprivacy run --cfg
+job --package tuning. A study of its own: -d with a folder of yours, or sweeps/NAME.yaml here.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run what was typed after ``fedprivacy tune``; returns the exit status.
+
+    0: the study is finished. 1: too many trials failed. 2: bad configuration, before any trial.
+    130: interrupted; the same command goes on.
+    """
+    args = _parser().parse_args(list(argv))
+    # One thread for each worker: several may share the machine (see the engine's torch_threads).
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    register()
+    dirs = (str(Path(args.config_dir).resolve()),) if args.config_dir else ()
+    composer = Composer(tuple(args.overrides), dirs)
+    try:
+        config, space = prepare(composer)
+        return _tune(config, space, composer)
+    except (ConfigError, DataError) as error:
+        notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
+        print(f"error: {error}{notes}", file=sys.stderr)
+        return BAD_CONFIG
+    except SearchFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fedprivacy tune",
+        description="Search DP settings that keep accuracy alive at a budget, and say what the "
+        "search itself cost.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides, as for fedprivacy run")
+    parser.add_argument("--config-dir", "-cd", help="your own configuration folder")
+    return parser
+
+
+def _tune(config: CellConfig, space: SearchSpace, composer: Composer) -> int:
+    tuning = config.tuning
+    if _was_private_and_finished(config):
+        print(f"{tuning.name}: finished before; only its recommended trial was kept")
+        return OK
+    record = _recorder(config)
+    if tuning.mode == "front" and tuning.front == "union":
+        return _union(config, space, composer, record)
+    search = open_search(config, space, composer, record)
+    _finish(search, record)
+    return OK
+
+
+def _finish(search: Search, record: Recorder) -> None:
+    """Work until all trials are done; then one worker at a time closes the study."""
+    run_search(search, record)
+    with study_lock(search.config.tuning):
+        closed = close_study(search, record)
+        print(closing_words(closed))
+        if is_private(search):
+            forget(closed)
+
+
+def _union(config: CellConfig, space: SearchSpace, composer: Composer, record: Recorder) -> int:
+    floor: Floor = find_floor(config, composer, record)
+    for budget in sorted(config.tuning.budgets):
+        part = part_of_front(config, budget)
+        _finish(open_search(part, space, composer, record, floor), record)
+    return OK
+
+
+def _was_private_and_finished(config: CellConfig) -> bool:
+    tuning = config.tuning
+    return tuning.publish == "best_only" and (Path(tuning.dir) / SUMMARY).is_file()
+
+
+def _recorder(config: CellConfig) -> Recorder:
+    tuning, tracking = config.tuning, config.tracking
+    return Recorder(
+        uri=tracking.uri,
+        experiment=tracking.experiment or tuning.name,
+        sweep_id=tuning.name,
+        # What MLflow holds is published; of a private search that is one trial.
+        enabled=tracking.enabled and tuning.publish == "all",
+    )

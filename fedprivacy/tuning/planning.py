@@ -1,0 +1,171 @@
+"""What a trial would run, and whether its privacy fits the budget: known before it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+
+from fedprivacy.config.loading import to_cell_config, to_plain_config
+from fedprivacy.config.schema import CellConfig
+from fedprivacy.config.serialization import from_plain
+from fedprivacy.errors import AccountingError, ConfigError
+from fedprivacy.schedules import strengths
+from fedprivacy.sweep.plan import checked
+from fedprivacy.tuning.composing import Composed, Composer
+from fedprivacy.tuning.space import SearchSpace, Value
+
+TARGET = "algorithm.target_epsilon"
+_MOST_COMBINATIONS = 64
+
+
+class Infeasible(Exception):
+    """A setting that cannot meet the budget whatever training does; its message says why.
+
+    Attributes:
+        config: the cell that is not run, its noise not settled; None if there is not even that.
+    """
+
+    def __init__(self, reason: str, config: CellConfig | None = None) -> None:
+        self.config = config
+        super().__init__(reason)
+
+
+@dataclass(frozen=True)
+class TrialCell:
+    """The cell of a trial.
+
+    Attributes:
+        config: checked, its noise calibrated.
+        composed: as Hydra composed it.
+        epsilon: total that it will cost; at or below ``budget``.
+        budget: what it may cost.
+    """
+
+    config: CellConfig
+    composed: Composed
+    epsilon: float
+    budget: float
+
+    def with_seed(self, seed: int) -> tuple[CellConfig, tuple[str, ...]]:
+        """The same cell with another seed, and what to type to get it."""
+        return replace(self.config, seed=seed), (*self.composed.overrides, f"seed={seed}")
+
+
+def plan_cell(composer: Composer, settings: Mapping[str, Value], budget: float) -> TrialCell:
+    """The cell of these settings at this budget, everything checked that can be.
+
+    Args:
+        composer: what was typed.
+        settings: of the trial.
+        budget: total epsilon, finite, that the noise is calibrated to.
+
+    Raises:
+        Infeasible: no noise makes these settings cost that little, or they cannot be run.
+    """
+    try:
+        plain = composer.compose(settings)
+        config = from_plain(to_plain_config(plain.node))
+    except ConfigError as error:
+        raise Infeasible(str(error)) from error
+    _check_structure(config)
+    composed = composer.compose({**settings, TARGET: budget})
+    try:
+        config = to_cell_config(composed.node)
+        checked(config)
+        epsilon = _calibrated_epsilon(config)
+    except (ConfigError, AccountingError) as error:
+        raise Infeasible(str(error), config) from error
+    return TrialCell(config, composed, epsilon, budget)
+
+
+def _check_structure(config: CellConfig) -> None:
+    """Refuse what makes the total infinite whatever the noise.
+
+    Raises:
+        Infeasible: a mechanism without a price, or rounds without protection.
+    """
+    name = config.algorithm.name
+    if not hasattr(config.algorithm, "target_epsilon"):
+        raise Infeasible(f"algorithm={name} proves no epsilon that noise could lower", config)
+    try:
+        planned = strengths(config.schedule, config.federation.rounds)
+    except ConfigError as error:
+        raise Infeasible(str(error), config) from error
+    if raw := planned.count(None):
+        raise Infeasible(
+            f"schedule={config.schedule.name} leaves {raw} of {len(planned)} rounds unprotected: "
+            "the total epsilon is infinite whatever the noise",
+            config,
+        )
+
+
+def _calibrated_epsilon(config: CellConfig) -> float:
+    from fedprivacy.mechanisms.calibration import target_noise
+
+    return target_noise(config).epsilon
+
+
+def check_space(composer: Composer, space: SearchSpace) -> None:
+    """Refuse a space whose values, one by one, cannot be configured.
+
+    Raises:
+        ConfigError: names the key and the value.
+    """
+    usual = defaults(space)
+    for parameter in space:
+        under = {**usual, **{key: values[0] for key, values in parameter.when.items()}}
+        for value in parameter.ends():
+            settings = {key: v for key, v in under.items() if _exists(space, key, under)}
+            settings[parameter.key] = value
+            try:
+                config = to_cell_config(composer.compose(settings).node)
+                checked(config)
+            except ConfigError as error:
+                error.add_note(f"in tuning.space.{parameter.key}, with the value {value!r}")
+                raise
+
+
+def _exists(space: SearchSpace, key: str, settings: Mapping[str, Value]) -> bool:
+    parameter = space.get(key)
+    return parameter is not None and parameter.exists(settings)
+
+
+def defaults(space: SearchSpace) -> dict[str, Value]:
+    """One setting of each group in the space: its first choice."""
+    settings: dict[str, Value] = {}
+    for parameter in space:
+        if "." not in parameter.key and parameter.exists(settings):
+            settings[parameter.key] = parameter.choices[0]
+    return settings
+
+
+def check_budget(composer: Composer, space: SearchSpace, budget: float) -> None:
+    """Refuse a budget that nothing in the space can meet.
+
+    Raises:
+        ConfigError: lists why each combination of the space's groups is refused.
+    """
+    reasons: dict[str, None] = {}
+    for settings in _group_combinations(space):
+        try:
+            plan_cell(composer, settings, budget)
+            return
+        except Infeasible as why:
+            reasons.setdefault(str(why))
+    raise ConfigError(
+        "tuning.budget",
+        budget,
+        "a total epsilon that some setting of the space can meet: " + "; ".join(reasons),
+        "search a schedule that protects every round and an algorithm with a proved price, or "
+        "raise tuning.budget",
+    )
+
+
+def _group_combinations(space: SearchSpace) -> Iterable[dict[str, Value]]:
+    groups = [p for p in space if p.choices and "." not in p.key]
+    for number, values in enumerate(product(*(p.choices for p in groups))):
+        if number == _MOST_COMBINATIONS:
+            return
+        settings = {p.key: value for p, value in zip(groups, values, strict=True)}
+        yield {key: v for key, v in settings.items() if _exists(space, key, settings)}
