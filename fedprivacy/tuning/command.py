@@ -13,12 +13,20 @@ from fedprivacy.config.store import register
 from fedprivacy.errors import ConfigError, DataError
 from fedprivacy.sweep.command import BAD_CONFIG, FAILED, INTERRUPTED, OK
 from fedprivacy.tracking.store import Recorder
-from fedprivacy.tuning.closing import SUMMARY, close_study, closing_words, forget, is_private
+from fedprivacy.tuning.closing import (
+    SUMMARY,
+    Closed,
+    close_study,
+    closing_words,
+    forget,
+    is_private,
+)
 from fedprivacy.tuning.composing import Composer
-from fedprivacy.tuning.floor import Floor, find_floor
+from fedprivacy.tuning.floor import find_floor
 from fedprivacy.tuning.search import Search, open_search, part_of_front, prepare, run_search
 from fedprivacy.tuning.space import SearchSpace
 from fedprivacy.tuning.storage import study_lock
+from fedprivacy.tuning.union import close_union
 from fedprivacy.tuning.worker import SearchFailed
 
 _EPILOG = """\
@@ -86,7 +94,7 @@ def _tune(config: CellConfig, space: SearchSpace, composer: Composer) -> int:
     return OK
 
 
-def _finish(search: Search, record: Recorder) -> None:
+def _finish(search: Search, record: Recorder) -> Closed:
     """Work until all trials are done; then one worker at a time closes the study."""
     run_search(search, record)
     with study_lock(search.config.tuning):
@@ -94,13 +102,20 @@ def _finish(search: Search, record: Recorder) -> None:
         print(closing_words(closed))
         if is_private(search):
             forget(closed)
+    return closed
 
 
 def _union(config: CellConfig, space: SearchSpace, composer: Composer, record: Recorder) -> int:
-    floor: Floor = find_floor(config, composer, record)
+    """A study for each budget, one after another, then all of them as one front."""
+    with study_lock(config.tuning):
+        floor = find_floor(config, composer, record)
+    parts = []
     for budget in sorted(config.tuning.budgets):
+        print(f"budget {budget:g}", file=sys.stderr)
         part = part_of_front(config, budget)
-        _finish(open_search(part, space, composer, record, floor), record)
+        parts.append(_finish(open_search(part, space, composer, record, floor), record))
+    with study_lock(config.tuning):
+        print(close_union(config, composer, parts))
     return OK
 
 
