@@ -31,6 +31,16 @@ def gaussian_delta(epsilon: ArrayLike, mu: ArrayLike) -> Array:
     return np.asarray(np.where(strength > 0, np.clip(delta, 0.0, 1.0), 0.0))
 
 
+def gaussian_mu(epsilon: float, delta: float) -> float:
+    """Largest mu whose mechanisms are (epsilon, delta)-DP; the inverse of ``gaussian_delta``."""
+    low, high = 0.0, 20.0 + float(np.sqrt(400.0 + 2.0 * epsilon))
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        within = float(gaussian_delta(epsilon, middle)) <= delta
+        low, high = (middle, high) if within else (low, middle)
+    return low
+
+
 def gaussian_tpr(fpr: float, mu: float) -> float:
     """Largest true-positive rate against a mu-GDP mechanism: Phi(Phi^-1(fpr) + mu)."""
     return float(special.ndtr(special.ndtri(fpr) + mu))

@@ -10,6 +10,7 @@ from fedprivacy.config.loading import to_cell_config, to_plain_config
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.config.serialization import from_plain
 from fedprivacy.errors import AccountingError, ConfigError
+from fedprivacy.mechanisms.settling import settle
 from fedprivacy.schedules import strengths
 from fedprivacy.sweep.plan import checked
 from fedprivacy.tuning.composing import Composed, Composer
@@ -64,30 +65,40 @@ def plan_cell(composer: Composer, settings: Mapping[str, Value], budget: float) 
         Infeasible: no noise makes these settings cost that little, or they cannot be run.
     """
     try:
-        plain = composer.compose(settings)
-        config = from_plain(to_plain_config(plain.node))
+        composed = composer.compose({**settings, TARGET: budget})
     except ConfigError as error:
-        raise Infeasible(str(error)) from error
-    _check_structure(config)
-    composed = composer.compose({**settings, TARGET: budget})
+        raise _without_target(composer, settings, error) from error
+    plain = from_plain(to_plain_config(composed.node))
+    _check_rounds(plain)
     try:
-        config = to_cell_config(composed.node)
+        config = settle(plain)
         checked(config)
         epsilon = _calibrated_epsilon(config)
     except (ConfigError, AccountingError) as error:
-        raise Infeasible(str(error), config) from error
+        raise Infeasible(str(error), plain) from error
     return TrialCell(config, composed, epsilon, budget)
 
 
-def _check_structure(config: CellConfig) -> None:
-    """Refuse what makes the total infinite whatever the noise.
+def _without_target(
+    composer: Composer, settings: Mapping[str, Value], error: ConfigError
+) -> Infeasible:
+    """Why there is no target to set: the mechanism has no price, or the settings are no cell."""
+    try:
+        config = from_plain(to_plain_config(composer.compose(settings).node))
+    except ConfigError:
+        return Infeasible(str(error))
+    if hasattr(config.algorithm, "target_epsilon"):
+        return Infeasible(str(error), config)
+    name = config.algorithm.name
+    return Infeasible(f"algorithm={name} proves no epsilon that noise could lower", config)
+
+
+def _check_rounds(config: CellConfig) -> None:
+    """Refuse a schedule that leaves rounds raw.
 
     Raises:
-        Infeasible: a mechanism without a price, or rounds without protection.
+        Infeasible: the total is infinite whatever the noise, or no round is protected.
     """
-    name = config.algorithm.name
-    if not hasattr(config.algorithm, "target_epsilon"):
-        raise Infeasible(f"algorithm={name} proves no epsilon that noise could lower", config)
     try:
         planned = strengths(config.schedule, config.federation.rounds)
     except ConfigError as error:
