@@ -23,7 +23,7 @@ import torch
 
 from fedprivacy.accounting.central import central_events, mean_noise
 from fedprivacy.config.schema import CentralGaussianConf
-from fedprivacy.errors import ConfigError
+from fedprivacy.errors import ConfigError, ProtectionError
 from fedprivacy.mechanisms.adaptive_clip import ClipRule, default_count_noise, gradient_noise
 from fedprivacy.mechanisms.base import Placement, Protected, Release
 from fedprivacy.mechanisms.gaussian_clipped import NO_NOISE, check_clip_rule, check_clipped
@@ -191,9 +191,11 @@ class CentralGaussian:
 
         Raises:
             ConfigError: the number of updates is not the declared one.
-            ProtectionError: an update is not a finite flat vector; nothing is published.
+            ProtectionError: an update is not a finite flat vector, there is none, they differ in
+                size, or clip norm or strength are no positive numbers; nothing is published.
         """
         n = len(updates)
+        self._check_round(updates, strength, clip)
         self.check_sites(n)
         for update in updates:
             check_update(update)
@@ -212,6 +214,19 @@ class CentralGaussian:
             normal = float(streams.numpy("selection").normal())
             following = rule.next_clip(clip, within, n, normal)
         return Average(mean, scale * math.sqrt(total.numel()), following or clip)
+
+    @staticmethod
+    def _check_round(updates: Sequence[torch.Tensor], strength: float, clip: float) -> None:
+        if not updates or len({update.shape for update in updates}) > 1:
+            raise ProtectionError(
+                f"there is no average of updates of shapes "
+                f"{[tuple(update.shape) for update in updates]}; nothing was published"
+            )
+        if not (math.isfinite(clip) and clip > 0 and math.isfinite(strength) and strength >= 0):
+            raise ProtectionError(
+                f"clip={clip}, strength={strength}: allowed are a finite clip above 0 and a finite "
+                "strength from 0; nothing was published"
+            )
 
     def _clip_rule(self, strength: float, n: int) -> ClipRule | None:
         """How C moves; None where it stays. Without noise there is nothing to split: it stays."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fedprivacy.config.schema import GaussianConf
 from fedprivacy.errors import ConfigError, ProtectionError
 from fedprivacy.mechanisms.base import Placement, Protected, Release
-from fedprivacy.mechanisms.guards import check_update
+from fedprivacy.mechanisms.guards import check_update, checked_values
 from fedprivacy.mechanisms.none import off_schedule_release
 from fedprivacy.training.plain import train_plain
 from fedprivacy.training.task import LocalTask, Trained
@@ -69,10 +69,11 @@ def gaussian_filter(
     No clipping and no scaling by the number of steps. ``sigma0 = 0`` returns the update as is.
 
     Raises:
-        ProtectionError: an all-zero update with sigma0 > 0.
+        ProtectionError: the update is empty or not finite, or all zero with sigma0 > 0.
         ConfigError: see ``check_gaussian``.
     """
     check_gaussian(sigma0, percentile)
+    update = checked_values(update, "gaussian")
     if sigma0 == 0:
         return update, 0.0
     sigma = percentile_sigma(update, sigma0, percentile)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fedprivacy.errors import ProtectionError
 
@@ -32,3 +36,31 @@ def check_update(update: torch.Tensor) -> None:
             f"{bad} of {update.numel()} values of the update are NaN or infinite; nothing was "
             "sent. Training became non-finite: lower federation.lr."
         )
+
+
+def checked_values(update: NDArray[np.float64], filter_name: str) -> NDArray[np.float64]:
+    """The ``(d,)`` update as float64, for a filter that is called with an array.
+
+    Integers become floats: noise added in their type would be cut off.
+
+    Raises:
+        ProtectionError: not a numeric array, not flat, empty, or not finite; nothing may leave.
+    """
+    if not isinstance(update, np.ndarray) or update.dtype.kind not in "fiu":
+        kind = getattr(update, "dtype", type(update).__name__)
+        raise ProtectionError(f"{filter_name} filter: the update is {kind}; nothing was sent")
+    if update.ndim != 1 or update.size == 0 or not np.isfinite(update).all():
+        raise ProtectionError(
+            f"{filter_name} filter: the update is not finite and flat; nothing was sent"
+        )
+    return update.astype(np.float64)
+
+
+def check_steps(steps: int, filter_name: str) -> None:
+    """Refuse a number of local steps that nothing can be divided by.
+
+    Raises:
+        ProtectionError: below 1, or not a finite number.
+    """
+    if not (math.isfinite(steps) and steps >= 1):
+        raise ProtectionError(f"{filter_name} filter: steps={steps}; nothing was sent")

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from fedprivacy.config.schema import PercentileConf
-from fedprivacy.errors import ConfigError, ProtectionError
+from fedprivacy.errors import ConfigError
 from fedprivacy.mechanisms.base import Placement, Protected, Release
-from fedprivacy.mechanisms.guards import check_update
+from fedprivacy.mechanisms.guards import check_steps, check_update, checked_values
 from fedprivacy.mechanisms.none import off_schedule_release
 from fedprivacy.training.plain import train_plain
 from fedprivacy.training.task import LocalTask, Trained
@@ -56,13 +56,8 @@ def percentile_filter(
         ConfigError: see ``check_percentile``.
     """
     check_percentile(percentile, gamma)
-    if update.ndim != 1 or update.size == 0 or not np.isfinite(update).all():
-        raise ProtectionError(
-            "percentile filter: the update is not finite and flat; nothing was sent"
-        )
-    if steps < 1:
-        raise ProtectionError(f"percentile filter: steps={steps}; nothing was sent")
-    u = update / steps
+    check_steps(steps, "percentile")
+    u = checked_values(update, "percentile") / steps
     magnitudes = np.abs(u)
     kept = magnitudes >= np.percentile(magnitudes, percentile)
     return np.where(kept, np.clip(u, -gamma, gamma) * steps, 0.0)

@@ -14,7 +14,7 @@ from scipy.special import gammainc
 from fedprivacy.config.schema import SvtConf
 from fedprivacy.errors import ConfigError, ProtectionError
 from fedprivacy.mechanisms.base import Placement, Protected, Release
-from fedprivacy.mechanisms.guards import check_update
+from fedprivacy.mechanisms.guards import check_steps, check_update, checked_values
 from fedprivacy.mechanisms.none import off_schedule_release
 from fedprivacy.mechanisms.selection import (
     LaplaceSource,
@@ -72,18 +72,16 @@ def check_svt(conf: SvtConf) -> None:
         raise ConfigError("algorithm.tau", conf.tau, "finite", "algorithm.tau=1e-6")
 
 
-def check_filtered(update: NDArray[np.float64], steps: int, tau: float) -> None:
-    """Fail closed on what a sparse-vector filter cannot work on.
+def checked_update(update: NDArray[np.float64], steps: int, tau: float) -> NDArray[np.float64]:
+    """The ``(d,)`` update as float64.
 
     Raises:
-        ProtectionError: the update is empty or not finite, steps < 1, or tau is not finite.
+        ProtectionError: it is not finite and flat, ``steps`` < 1, or the threshold is no number.
     """
-    if update.ndim != 1 or update.size == 0 or not np.isfinite(update).all():
-        raise ProtectionError(
-            "sparse-vector filter: the update is not finite and flat; nothing was sent"
-        )
-    if steps < 1 or not math.isfinite(tau):
-        raise ProtectionError(f"sparse-vector filter: steps={steps}, tau={tau}; nothing was sent")
+    check_steps(steps, "svt")
+    if not math.isfinite(tau):
+        raise ProtectionError(f"svt filter: tau={tau}; nothing was sent")
+    return checked_values(update, "svt")
 
 
 def svt_filter(
@@ -108,7 +106,7 @@ def svt_filter(
         ConfigError: see ``check_svt``.
     """
     check_svt(conf)
-    check_filtered(update, steps, tau)
+    update = checked_update(update, steps, tau)
     scales = svt_scales(conf, update.size)
     u = update / steps
     magnitudes = np.minimum(np.abs(u), conf.gamma)

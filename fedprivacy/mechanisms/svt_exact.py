@@ -60,7 +60,7 @@ from fedprivacy.mechanisms.gaussian_clipped import (
     expected_norm,
     noise_event,
 )
-from fedprivacy.mechanisms.guards import check_update
+from fedprivacy.mechanisms.guards import check_update, checked_values
 from fedprivacy.mechanisms.none import off_schedule_release
 from fedprivacy.mechanisms.selection import bounded_range_epsilon, select_top, upload_count
 from fedprivacy.training.plain import train_plain
@@ -163,10 +163,7 @@ def exact_filter(
         ConfigError: see ``check_exact``.
     """
     check_exact(conf)
-    if update.ndim != 1 or update.size == 0 or not np.isfinite(update).all():
-        raise ProtectionError(
-            "svt_exact filter: the update is not finite and flat; nothing was sent"
-        )
+    update = checked_values(update, "svt_exact")
     if not (math.isfinite(strength) and strength >= 0):
         raise ProtectionError(f"svt_exact filter: strength={strength}; nothing was sent")
     scales = exact_scales(conf, update.size, strength)

@@ -173,9 +173,12 @@ def clip_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("clip_skipped")
-def test_clip_skipped_is_refused_by_the_certificate(make_task, checks: ModuleType) -> None:
+@pytest.mark.parametrize("max_grad_norm", [1e-3, 1.0, 2.0, 1e4])
+def test_clip_skipped_is_refused_by_the_certificate(
+    make_task, checks: ModuleType, max_grad_norm: float
+) -> None:
     with pytest.raises(ProtectionError, match="lets one record contribute"):
-        dpsgd.DpSgd(**checks.settings(max_grad_norm=1e-3)).train(make_task())
+        dpsgd.DpSgd(**checks.settings(max_grad_norm=max_grad_norm)).train(make_task())
 
 
 @pytest.mark.usefixtures("clip_skipped")

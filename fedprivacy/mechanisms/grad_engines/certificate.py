@@ -27,9 +27,17 @@ NORM_TOLERANCE = 1e-4
 # the other way, TF32 on CUDA. The faults looked for are 20 % and more.
 GRADIENT_TOLERANCE = 1e-2
 BUDGET_S = 20.0
+# A bound of half a record's own gradient is one that clipping must enforce, whatever C is.
+BINDING = 0.5
+# Made-up records of unit size may overflow a model that expects smaller ones.
+_SIZES = (1.0, 0.1, 0.01)
 _certified: set[tuple[object, ...]] = set()
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+
+class NotComparable(ProtectionError):
+    """Made-up records have no finite gradient other than 0: there is nothing to compare."""
 
 
 def ensure_certified(
@@ -62,8 +70,14 @@ def ensure_certified(
     fake_x = torch.randn((k, *views, *x.shape[1:]), generator=draws).to(x.device, x.dtype)
     fake_y = torch.ones((k, *views, *y.shape[1:]), dtype=y.dtype, device=y.device)
     fake_y[-1] = 0
-    if certificate(model, loss, fake_x, fake_y, engine, c, contribution):
-        _certified.add(key)
+    for size in _SIZES:
+        try:
+            if certificate(model, loss, size * fake_x, fake_y, engine, c, contribution):
+                _certified.add(key)
+            return
+        except NotComparable:
+            if size == _SIZES[-1]:
+                raise
 
 
 def certificate(
@@ -77,9 +91,11 @@ def certificate(
 ) -> bool:
     """Check noise-free contributions of a few records against the one-by-one loop.
 
-    Each record's contribution has norm <= ``max_norm`` (1 + 1e-4) and equals the loop's, and the
-    records together sum, unclipped, to what the loop gives. Records after the first are tried
-    while that fits into about 20 seconds. Dropout is off meanwhile.
+    Each record's contribution has norm <= ``max_norm`` (1 + 1e-4) and equals the loop's, at
+    ``max_norm`` and at a bound below its own gradient, where an engine that does not clip is found
+    out whatever ``max_norm`` is. The records together sum, unclipped, to what the loop gives.
+    Records after the first are tried while that fits into about 20 seconds. Dropout is off
+    meanwhile.
 
     Args:
         model: on the device of ``x``; left as found.
@@ -91,9 +107,10 @@ def certificate(
         contribution: the engine's clipping rule, and the views that a record of ``x`` has.
 
     Returns:
-        False if the model's own gradients are not finite, so that nothing could be compared.
+        False if the model's own weights are not finite: training ends before anything is sent.
 
     Raises:
+        NotComparable: weights are finite, and yet no record has a finite gradient other than 0.
         ProtectionError: the engine is wrong or fails on this model; names the layer if found.
     """
     loop, views = LoopEngine(model, loss), contribution.views
@@ -103,16 +120,19 @@ def certificate(
         for one_x, one_y in zip(x, y, strict=True):
             record = as_batch(one_x, views), as_batch(one_y, views)
             references.append(_call(model, loop, loop.gradient, *record)[1])
-            # Three gradients a record: the loop's, the engine's alone and in the batch.
-            if (time.perf_counter() - start) * 3 * (1 + 1 / len(references)) > BUDGET_S:
+            # Four gradients a record: the loop's, the engine's alone, twice, and in the batch.
+            if (time.perf_counter() - start) * 4 * (1 + 1 / len(references)) > BUDGET_S:
                 break
-        if not all(bool(torch.isfinite(g).all()) for g in references):
+        if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
             return False
-        for i, reference in enumerate(references):
+        norms = [float(reference.double().norm()) for reference in references]
+        _check_comparable(norms)
+        for i, (reference, norm) in enumerate(zip(references, norms, strict=True)):
             one = x[i : i + 1], y[i : i + 1]
-            got = _call(model, engine, engine.clipped_sum, *one, max_norm).total
-            _check_norm(model, engine, got, max_norm)
-            _check_equal(model, engine, got, _clip(model, reference, max_norm, contribution))
+            for bound in sorted({max_norm, min(max_norm, BINDING * norm)} - {0.0}):
+                got = _call(model, engine, engine.clipped_sum, *one, bound).total
+                _check_norm(model, engine, got, bound, max_norm)
+                _check_equal(model, engine, got, _clip(model, reference, bound, contribution))
         k = len(references)
         together = _call(model, engine, engine.clipped_sum, x[:k], y[:k], math.inf).total
         _check_equal(model, engine, together, torch.stack(references).sum(0))
@@ -162,12 +182,27 @@ def _call(
         ) from error
 
 
-def _check_norm(model: nn.Module, engine: GradEngine, got: torch.Tensor, max_norm: float) -> None:
+def _check_comparable(norms: list[float]) -> None:
+    if all(math.isfinite(norm) for norm in norms) and max(norms) > 0:
+        return
+    raise NotComparable(
+        "no record's contribution could be checked: the gradients of made-up records have norms "
+        f"{', '.join(f'{norm:g}' for norm in norms)}, though the weights are finite. Change the "
+        "model or the loss so that records of unit size have finite gradients other than 0"
+    )
+
+
+def _check_norm(
+    model: nn.Module, engine: GradEngine, got: torch.Tensor, bound: float, max_norm: float
+) -> None:
     norm = float(got.double().norm())
-    if not norm <= max_norm * (1 + NORM_TOLERANCE):
+    if not norm <= bound * (1 + NORM_TOLERANCE):
+        promised = f"algorithm.max_grad_norm={max_norm:g} is promised"
+        if bound < max_norm:
+            promised = f"a clip norm of {bound:.6g} was asked for, to see whether it clips at all"
         raise ProtectionError(
             f"gradient engine {engine.name!r} lets one record contribute {norm:.6g} where "
-            f"algorithm.max_grad_norm={max_norm:g} is promised. {_advice(model, engine)}"
+            f"{promised}. {_advice(model, engine)}"
         )
 
 
@@ -195,4 +230,6 @@ def _advice(model: nn.Module, engine: GradEngine) -> str:
     suspects = f"Suspects: {'; '.join(faults)}. " if faults else ""
     if engine.name == "loop":
         return suspects + "Change the model: see fedprivacy.models for layers that are safe."
+    if not faults:
+        return "Use algorithm.grad_engine=loop."
     return suspects + "Remove them from the model, or use algorithm.grad_engine=loop."

@@ -217,3 +217,77 @@ def test_slow_models_are_tried_with_one_record(monkeypatch: pytest.MonkeyPatch) 
     engine = Altered(model, lambda total, n: total)
     assert certificate(model, LOSS, x, y, engine, 1.0)
     assert engine.calls == 2
+
+
+@pytest.mark.parametrize("max_norm", [0.1, 2.0, 1e6])
+def test_an_engine_that_does_not_clip_is_refused_whatever_the_clip_norm(max_norm: float) -> None:
+    class Unclipped:
+        name = "unclipped"
+
+        def __init__(self, model: nn.Module) -> None:
+            self.loop = LoopEngine(model, LOSS)
+
+        def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, c: float) -> ClippedSum:
+            return self.loop.clipped_sum(x, y, math.inf)
+
+    model, x, y = images()
+    with pytest.raises(ProtectionError, match="lets one record contribute"):
+        certificate(model, LOSS, x, y, Unclipped(model), max_norm)
+
+
+def test_an_engine_without_suspect_layers_is_not_told_to_remove_them() -> None:
+    model, x, y = images()
+    with pytest.raises(ProtectionError) as refused:
+        certificate(model, LOSS, x, y, Altered(model, lambda total, n: total * 2), 1.0)
+    assert "Remove" not in str(refused.value)
+    assert "grad_engine=loop" in str(refused.value)
+
+
+class Overflowing(nn.Module):
+    """Finite for small records only."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self.limit, self.layer = limit, nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(torch.where(x.abs() < self.limit, x, x * math.inf))
+
+
+def test_made_up_records_that_overflow_are_tried_smaller() -> None:
+    torch.manual_seed(0)
+    model = Overflowing(0.5)
+    engine = Altered(model, lambda total, n: total)
+    x, y = torch.randn(2, 5), torch.tensor([0, 1])
+    ensure_certified(model, LOSS, x, y, engine, 1.0)
+    assert engine.calls > 0
+    module._certified.clear()  # which limit a model has, its name does not tell
+    sound = Overflowing(0.4)
+    doubled = Altered(sound, lambda total, n: total * 2)
+    with pytest.raises(ProtectionError, match="lets one record contribute"):
+        ensure_certified(sound, LOSS, x, y, doubled, 1.0)
+
+
+@pytest.mark.parametrize("limit", [1e-9, 0.0])
+def test_training_does_not_go_on_unchecked(limit: float) -> None:
+    model = Overflowing(limit)
+    engine = Altered(model, lambda total, n: total)
+    x, y = torch.randn(2, 5), torch.tensor([0, 1])
+    with pytest.raises(module.NotComparable, match="though the weights are finite"):
+        ensure_certified(model, LOSS, x, y, engine, 1.0)
+    assert engine.calls == 0
+
+
+def test_a_model_without_gradients_cannot_be_certified() -> None:
+    class Deaf(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(5, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 0.0 * self.layer(x)
+
+    model = Deaf()
+    x, y = torch.randn(2, 5), torch.tensor([0, 1])
+    with pytest.raises(module.NotComparable, match="norms 0, 0"):
+        certificate(model, LOSS, x, y, LoopEngine(model, LOSS), 1.0)
