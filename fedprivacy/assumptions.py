@@ -40,7 +40,7 @@ def assumptions(config: CellConfig, data: FederatedData) -> tuple[str, ...]:
             "All sites' raw records are pooled at one trusted node; that transfer is outside the "
             "claim. The unit site means the whole pool, and no patient is at two sites."
         )
-    if config.privacy.diagnostics:
+    if config.privacy.diagnostics and not publishes_final_model_alone(config):
         said.append(
             "Mean training losses and the expected norm of the noise are reported to the "
             "experimenter as diagnostics of this simulation, without noise and outside the claim; "
@@ -58,6 +58,12 @@ def assumptions(config: CellConfig, data: FederatedData) -> tuple[str, ...]:
     if config.privacy.diagnostics and isinstance(config.algorithm, GaussianConf):
         said.append("The what-if figure is computed from the raw updates' norms, without noise.")
     return tuple(said)
+
+
+def publishes_final_model_alone(config: CellConfig) -> bool:
+    """Whether nothing of a round may be told: the claim is about who sees the final model only."""
+    parts = algorithms_of(config.algorithm, config.dataset)
+    return any(isinstance(conf, ReleaseGaussianConf) for conf in parts)
 
 
 def _of_dpsgd(conf: DpsgdConf) -> list[str]:
@@ -86,8 +92,9 @@ _OF_ALGORITHM: dict[type, str] = {
         "raw and are outside the claim."
     ),
     ReleaseGaussianConf: (
-        "Only the final model is published: no update, average, score or loss of any round. The "
-        "initial weights, around which it is clipped, are public."
+        "Only the final model is published, and its score on held-out records: no update, average, "
+        "norm, score or loss of any round. The initial weights, around which it is clipped, are "
+        "public."
     ),
 }
 

@@ -21,7 +21,7 @@ from fedprivacy.accounting.ledger import Ledger
 from fedprivacy.accounting.statement import PrivacyStatement, privacy_statement
 from fedprivacy.accounting.units import Unit
 from fedprivacy.accounting.what_if import what_if
-from fedprivacy.assumptions import assumptions
+from fedprivacy.assumptions import assumptions, publishes_final_model_alone
 from fedprivacy.audit.assessment import Assessment
 from fedprivacy.cell_audit import (
     AUDIT_FILE,
@@ -35,8 +35,8 @@ from fedprivacy.config.schema import CellConfig
 from fedprivacy.data.base import FederatedData, records_per_patient
 from fedprivacy.data.cache import load_data
 from fedprivacy.device import resolve_device
-from fedprivacy.errors import CellPruned, ClientFailure, ConfigError
-from fedprivacy.federation.arrangement import Node, arrange_cell
+from fedprivacy.errors import AccountingError, CellPruned, ClientFailure, ConfigError
+from fedprivacy.federation.arrangement import arrange_cell, largest_participant
 from fedprivacy.federation.run import FederationOutcome, run_federation
 from fedprivacy.federation.scoring import chance
 from fedprivacy.federation.strategy import RoundOutcome
@@ -135,7 +135,7 @@ def _run(
         sites = {n.name: {"train": len(n.train.train_x)} for n in nodes}
         tests = {s.name: len(s.test_x) for s in data.sites}
         # A delta that cannot be stated must end the cell before anything is released.
-        _delta(config, nodes)
+        _delta(config, data)
         observation = open_observation(config)
     with watch.measure("train"):
         observer = None if observation is None else observation.observe
@@ -145,6 +145,7 @@ def _run(
         ledger = Ledger(outcome.events)
         ledger.write(folder / LEDGER_FILE)
         statement = _state(config, ledger, len(outcome.history))
+        _check_target(config, statement)
         supposed = what_if((entry.what_if_mu for entry in outcome.history), statement.delta)
     found: Assessment | None = None
     if observation is not None:
@@ -200,8 +201,9 @@ def _pruned(
     )
 
 
-def _delta(config: CellConfig, nodes: Sequence[Node]) -> float:
-    return resolve_delta(config.privacy.delta, max(len(node.train.train_x) for node in nodes))
+def _delta(config: CellConfig, data: FederatedData) -> float:
+    sizes = [len(site.train_x) for site in data.sites]
+    return resolve_delta(config.privacy.delta, largest_participant(config, sizes))
 
 
 def _state(config: CellConfig, ledger: Ledger, rounds: int) -> PrivacyStatement:
@@ -210,12 +212,28 @@ def _state(config: CellConfig, ledger: Ledger, rounds: int) -> PrivacyStatement:
     return privacy_statement(
         ledger,
         rounds=rounds,
-        delta=_delta(config, arrange_cell(config, data).nodes),
+        delta=_delta(config, data),
         view=config.privacy.view,  # type: ignore[arg-type]
         unit=_unit(config, ledger),
         randomness=config.privacy.randomness,  # type: ignore[arg-type]
         assumptions=assumptions(config, data),
         records_per_patient=records_per_patient(data),
+    )
+
+
+def _check_target(config: CellConfig, statement: PrivacyStatement) -> None:
+    """A target is a promise: a cell whose protected rounds cost more has failed.
+
+    Raises:
+        AccountingError: what was released costs more than the target.
+    """
+    target: float | None = getattr(config.algorithm, "target_epsilon", None)
+    reached = statement.epsilon_protected
+    if target is None or reached is None or reached <= target:
+        return
+    raise AccountingError(
+        f"algorithm.target_epsilon={target:g} was promised, but the protected rounds cost epsilon "
+        f"{reached:.6g} for one {statement.unit} at delta {statement.delta:.3g}; the ledger is kept"
     )
 
 
@@ -289,6 +307,7 @@ def _rounds(
     total = config.federation.rounds
     protects = config.algorithm.name != "none"
     planned = strengths(config.schedule, total) if protects else (None,) * total
+    told = not publishes_final_model_alone(config)
     blocks = []
     for entry in outcome.history:
         strength = planned[entry.round - 1]
@@ -302,9 +321,9 @@ def _rounds(
                 score=finite(scores.value) if scores else None,
                 score_per_site={k: finite(v) for k, v in scores.per_site.items()} if scores else {},
                 secondary={k: finite(v) for k, v in scores.secondary.items()} if scores else {},
-                loss=finite(entry.loss),
-                update_norm=finite(entry.update_norm),
-                snr=signal_to_noise(entry.update_norm, entry.noise_norm),
+                loss=finite(entry.loss) if told else None,
+                update_norm=finite(entry.update_norm) if told else None,
+                snr=signal_to_noise(entry.update_norm, entry.noise_norm) if told else None,
                 epsilon=statement.epsilon_after[entry.round - 1],
                 epsilon_protected=finite(statement.epsilon_protected_after[entry.round - 1]),
             )

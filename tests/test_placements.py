@@ -91,6 +91,25 @@ def test_central_weights_are_equal_or_refused(tiny: Tiny) -> None:
     assert not torch.allclose(weights[0], weights[2], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("algorithm=release_gaussian", "privacy.view=final_model"),
+        ("algorithm=stacked", "algorithm.mechanisms=[dpsgd,release_gaussian]"),
+    ],
+)
+def test_nothing_of_a_round_is_told_where_the_final_model_alone_is_published(
+    tiny: Tiny, tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    result = run_cell(tiny(*overrides), tmp_path)
+    for block in result.rounds:
+        assert (block.loss, block.update_norm, block.snr) == (None, None, None)
+    assert [block.score is None for block in result.rounds] == [True, True, False]
+    assert result.privacy is not None
+    assert any("Only the final model is published" in one for one in result.privacy["assumptions"])
+    assert not any("Mean training losses" in one for one in result.privacy["assumptions"])
+
+
 def test_a_wrong_number_of_sites_fails_the_cell_before_anything_is_sent(
     tiny: Tiny, tmp_path: Path
 ) -> None:

@@ -66,11 +66,22 @@ def epsilon(events: Iterable[Event], delta: float, neighbouring: Neighbouring) -
 
 
 def bound(events: Iterable[Event], delta: float, neighbouring: Neighbouring) -> Bound:
-    """As ``epsilon``, with the grid that it was computed on."""
+    """As ``epsilon``, with the grid that it was computed on.
+
+    Infinite where noise is so small that its losses overflow, unless pure epsilons add up to
+    something finite.
+    """
     events = tuple(events)
     check_composable(events, neighbouring)
     _check_delta(delta)
-    return _bound(history(event.dp_event for event in events), delta, neighbouring)
+    parts = history(event.dp_event for event in events)
+    try:
+        found = _bound(parts, delta, neighbouring)
+    except (OverflowError, ZeroDivisionError):
+        found = Bound(math.inf, 0.0)
+    if parts and math.isinf(found.epsilon):
+        return Bound(pld.pure_total(parts, neighbouring), 0.0)
+    return found
 
 
 def per_round(
@@ -89,7 +100,10 @@ def per_round(
         number: history(event.dp_event for event in group)
         for number, group in groupby(ordered, key=lambda event: event.round)
     }
-    values = _cumulative(tuple(rounds.values()), delta, neighbouring)
+    try:
+        values = _cumulative(tuple(rounds.values()), delta, neighbouring)
+    except (OverflowError, ZeroDivisionError):
+        values = (math.inf,) * len(rounds)
     drawn = (None if math.isinf(value) else value for value in values)
     return dict(zip(rounds, drawn, strict=True))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fedprivacy.accounting.accountant import Bound, bound, per_round
 from fedprivacy.accounting.events import Event
@@ -27,7 +27,8 @@ class SiteBound:
 
     Attributes:
         total: over every release; infinite if any was exposed.
-        protected: over the protected releases alone; None where there was none.
+        protected: over the protected releases alone; None where there was none; infinite for the
+            view ``final_model`` unless every release is protected.
     """
 
     total: Bound
@@ -82,7 +83,7 @@ class Claim:
             delta: as for the claim.
             protected_only: of the protected releases alone; then also None before the first.
         """
-        if self.neighbouring is None:
+        if self.neighbouring is None or (protected_only and self._partial_is_nothing):
             return {}
         chosen = Ledger(self.events)
         rounds = chosen.rounds
@@ -91,6 +92,10 @@ class Claim:
             releases = chosen.site(name).protected() if protected_only else chosen.site(name)
             curves.append(per_round(releases, delta, self.neighbouring))
         return {number: _worst_at(number, curves) for number in rounds}
+
+    @property
+    def _partial_is_nothing(self) -> bool:
+        return self.view == "final_model" and math.isinf(self.total.epsilon)
 
     @property
     def worst_site(self) -> str | None:
@@ -191,9 +196,18 @@ def _priced(chain: _Chain, unit: Unit, view: View, delta: float) -> Claim:
         )
     worst = max(site.total.epsilon for site in per_site.values())
     reason = why_infinite(ledger, delta) if math.isinf(worst) else ""
+    if view == "final_model" and math.isinf(worst):
+        # It is derived from what the raw rounds did, so protecting others bounds nothing of it.
+        per_site = {name: _without_partial(site) for name, site in per_site.items()}
     return Claim(unit, view, neighbouring, chain.events, per_site, reason, chain.derivation)
 
 
-def _rank(candidate: Claim) -> tuple[float, float]:
+def _without_partial(site: SiteBound) -> SiteBound:
+    return site if site.protected is None else replace(site, protected=Bound(math.inf, 0.0))
+
+
+def _rank(candidate: Claim) -> tuple[float, float, bool]:
+    """The smallest bound first; of equals, what was stated for the very view asked about."""
     protected = candidate.protected
-    return candidate.total.epsilon, math.inf if protected is None else protected.epsilon
+    partial = math.inf if protected is None else protected.epsilon
+    return candidate.total.epsilon, partial, candidate.events[0].view != candidate.view

@@ -98,4 +98,6 @@ def _unprotected(event: dp.DpEvent) -> bool:
         return bool(event.noise_parameter == 0)
     if isinstance(event, dp.SelfComposedDpEvent):
         return event.count > 0 and _unprotected(event.event)
-    return getattr(event, "noise_multiplier", None) == 0
+    noise = getattr(event, "noise_multiplier", None)
+    # Below this its inverse square overflows: nothing could be computed of it.
+    return noise is not None and float(noise) < 1e-150

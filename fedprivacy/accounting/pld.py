@@ -156,6 +156,17 @@ def _mean_and_largest(event: dp.DpEvent, sensitivity: float) -> tuple[float, flo
     return _mixture_mean_and_largest(sensitivity / event.noise_multiplier, (1.0,), (1.0,))
 
 
+def pure_total(parts: History, neighbouring: Neighbouring) -> float:
+    """Sum of the pure epsilons of a history; ``math.inf`` if any part of it has none.
+
+    Basic composition (Dwork & Roth 2014, theorem 3.14); holds at every delta.
+    """
+    sensitivity = 2.0 if neighbouring == "replace_one" else 1.0
+    if not all(isinstance(e, (dp.LaplaceDpEvent, dp.RandomizedResponseDpEvent)) for e, _ in parts):
+        return math.inf
+    return math.fsum(count * _pure_loss(event, sensitivity) for event, count in parts)
+
+
 def _pure_loss(event: dp.DpEvent, sensitivity: float) -> float:
     if isinstance(event, dp.LaplaceDpEvent):
         return float(sensitivity / event.noise_multiplier)
@@ -168,8 +179,8 @@ def _mixture_mean_and_largest(
 ) -> tuple[float, float]:
     """The divergence is convex (first bound), and at most log(1 + chi^2) (second bound)."""
     means, weights = scale * np.asarray(shifts), np.asarray(shares)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         chi = float(weights @ np.expm1(np.multiply.outer(means, means)) @ weights)
-    mean = min(float(weights @ means**2) / 2, math.log1p(max(chi, 0.0)))
+        mean = min(float(weights @ means**2) / 2, math.log1p(max(chi, 0.0)))
     largest = float(means.max())
     return mean, largest**2 / 2 + 10.0 * largest

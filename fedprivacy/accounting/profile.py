@@ -102,7 +102,12 @@ def privacy_profile(events: Iterable[Event], neighbouring: Neighbouring) -> Prof
     events = tuple(events)
     check_composable(events, neighbouring)
     parts = history(event.dp_event for event in events)
-    return NOTHING_PROVED if parts is None else _profile(parts, neighbouring)
+    if parts is None:
+        return NOTHING_PROVED
+    try:
+        return _profile(parts, neighbouring)
+    except (OverflowError, ZeroDivisionError):
+        return NOTHING_PROVED  # noise so small that its losses overflow
 
 
 @lru_cache(maxsize=64)

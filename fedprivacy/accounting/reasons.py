@@ -39,7 +39,10 @@ def why_infinite(ledger: Ledger, delta: float) -> str:
             cause = event.reason or "their records were used in releases that nothing protects"
         causes.setdefault(cause, []).append(event)
     if not causes:
-        return f"the losses leave more than delta={delta:g} beyond every finite epsilon"
+        return (
+            f"the noise is so small that more than delta={delta:g} of the losses lies beyond every "
+            "epsilon that can be computed"
+        )
     return "; ".join(
         f"{round_words(events)}, {_sites(events, ledger.sites)}: {cause}"
         for cause, events in causes.items()

@@ -55,6 +55,7 @@ class PrivacyStatement:
         exposed_rounds: round of each release that nothing bounds, ascending.
         per_unit: the claim for each unit, same view.
         per_view: the claim for each view, same unit.
+        records_per_patient: most records that one patient has, where known.
     """
 
     unit: Unit
@@ -80,6 +81,7 @@ class PrivacyStatement:
     exposed_rounds: tuple[int, ...]
     per_unit: Mapping[Unit, Claim]
     per_view: Mapping[View, Claim]
+    records_per_patient: int | None = None
 
     @property
     def infinite(self) -> bool:
@@ -112,6 +114,7 @@ class PrivacyStatement:
             **self.caps.to_json(),
             "accountant": self.accountant,
             "sampling": sampling_text(self.claim),
+            "max_records_per_unit": {"record": 1, "patient": self.records_per_patient},
             "derivation": self.derivation,
             "assumptions": list(self.assumptions),
             "per_site": {name: _site_json(site) for name, site in self.per_site.items()},
@@ -183,6 +186,7 @@ def privacy_statement(
         exposed_rounds=tuple(sorted(event.round for event in exposed(releases))),
         per_unit={one: claim(ledger, one, view, delta, records_per_patient) for one in UNITS},
         per_view={one: claim(ledger, subject, one, delta, records_per_patient) for one in VIEWS},
+        records_per_patient=records_per_patient,
     )
 
 

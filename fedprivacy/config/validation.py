@@ -11,6 +11,7 @@ from fedprivacy.config.schema import (
     BreastDensityConf,
     CellConfig,
     CentralGaussianConf,
+    DatasetConf,
     DpsgdConf,
     GaussianClippedConf,
     GaussianConf,
@@ -40,6 +41,9 @@ from fedprivacy.metrics import check_metric_fits
 from fedprivacy.models.registry import check_model_fits
 from fedprivacy.schedules import RULES, strengths
 
+SMALLEST_NOISE = 1e-3
+"""Of the noise multipliers: one release alone then costs an epsilon of two million."""
+
 PARTITIONS = ("natural", "uniform", "linear", "square", "exponential", "dirichlet")
 
 
@@ -56,6 +60,7 @@ def validate(config: CellConfig) -> None:
         _check_dataset,
         _check_fit,
         _check_algorithm,
+        _check_noise,
         _check_privacy,
         _check_audit,
     ):
@@ -244,6 +249,15 @@ def _check_central_gaussian(config: CellConfig) -> None:
     assert isinstance(conf, CentralGaussianConf)
     check_central(conf)
     _needs_federation(config, "the server adds noise to the average of all sites")
+    sites = known_sites(config.dataset)
+    if conf.n_sites is not None and sites is not None and conf.n_sites != sites:
+        raise ConfigError(
+            "algorithm.n_sites",
+            conf.n_sites,
+            f"null or the number of sites of the federation, {sites}: noise and weights are "
+            "divided by it",
+            f"algorithm.n_sites={sites}, or null",
+        )
     if config.federation.weighting == "examples":
         raise ConfigError(
             "federation.weighting",
@@ -289,10 +303,16 @@ def _check_stacked(config: CellConfig) -> None:
     whole = completed(conf, config.dataset)
     for part in parts(whole):
         _check_algorithm(replace(config, algorithm=part))
+        _check_noise(replace(config, algorithm=part))
     # Parts that are sound by themselves may still not go together.
     from fedprivacy.mechanisms.registry import build_mechanism
 
     build_mechanism(whole, config.dataset.declared_records)
+
+
+def known_sites(dataset: DatasetConf) -> int | None:
+    """Number of sites, where the configuration says it; natural partitions are in the files."""
+    return None if dataset.partition == "natural" else dataset.n_sites
 
 
 def _needs_federation(config: CellConfig, because: str) -> None:
@@ -303,6 +323,33 @@ def _needs_federation(config: CellConfig, because: str) -> None:
             f"fedavg with algorithm={config.algorithm.name}: {because}",
             "federation=fedavg",
         )
+
+
+def _check_noise(config: CellConfig) -> None:
+    """Noise so small that no accountant can price it is refused before anything is sent."""
+    noise = getattr(config.algorithm, "noise_multiplier", None)
+    if not noise or config.algorithm.name == "none":
+        return
+    decayed = not isinstance(config.algorithm, LocalSourceConf)
+    planned = strengths(config.schedule, config.federation.rounds) if decayed else (1.0,)
+    least = min(strength for strength in planned if strength is not None)
+    if noise * least >= SMALLEST_NOISE:
+        return
+    if noise >= SMALLEST_NOISE:
+        raise ConfigError(
+            "schedule.decay",
+            config.schedule.decay,
+            f"a decay that leaves a noise multiplier of at least {SMALLEST_NOISE:g} in every "
+            f"protected round; of {noise:g}, the last one has {noise * least:.3g}, which no "
+            "accountant can price",
+            "raise schedule.decay, or lower federation.rounds",
+        )
+    raise ConfigError(
+        "algorithm.noise_multiplier",
+        noise,
+        f"0, or at least {SMALLEST_NOISE:g}: below, no accountant can price it",
+        f"algorithm.noise_multiplier={SMALLEST_NOISE:g}, or 0 for no noise and no proof",
+    )
 
 
 def _check_privacy(config: CellConfig) -> None:

@@ -72,6 +72,24 @@ def arrange_cell(config: CellConfig, data: FederatedData) -> Arrangement:
     return Arrangement((*planted, *nodes[len(planted) :]), canaries)
 
 
+def largest_participant(config: CellConfig, sizes: Sequence[int]) -> int:
+    """Most records that a participant may train on, whatever an audit's coins; it sets delta.
+
+    An audit decides by coins which candidates are trained on. All of them count here, so that
+    delta depends on nothing that was drawn.
+
+    Args:
+        config: the cell.
+        sizes: training records of each site, as the dataset has them.
+    """
+    own = [sum(sizes)] if config.federation.name == "central" else list(sizes)
+    audit = config.audit
+    if audit.name == "none" or audit.kind != "random_label":
+        return max(own)
+    audited = len(own) if audit.sites == "all" else 1
+    return max(size + audit.canaries * (place < audited) for place, size in enumerate(own))
+
+
 def pool(sites: Sequence[SiteData]) -> SiteData:
     """All sites' records as one site."""
     return SiteData(

@@ -126,18 +126,17 @@ def run_plan(config: CellConfig) -> RunPlan:
         )
     # The data package reads every format; only a target needs it here.
     from fedprivacy.data.base import records_per_patient
-    from fedprivacy.data.cache import load_data
+    from fedprivacy.data.cache import load_data, site_sizes
+    from fedprivacy.federation.arrangement import largest_participant
 
-    data = load_data(config.dataset)
-    sizes = [len(site.train_x) for site in data.sites]
-    largest = sum(sizes) if config.federation.name == "central" else max(sizes)
+    largest = largest_participant(config, site_sizes(config.dataset))
     return RunPlan(
         sampling=conf.sampling,
         sampling_rate=conf.sampling_rate,
         steps=dpsgd_steps(config.federation.local_epochs, conf.sampling_rate),
         strengths=strengths(config.schedule, config.federation.rounds),
         delta=resolve_delta(config.privacy.delta, largest),
-        records=records_per_patient(data) if unit == "patient" else 1,
+        records=records_per_patient(load_data(config.dataset)) if unit == "patient" else 1,
     )
 
 

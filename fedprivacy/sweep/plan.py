@@ -18,6 +18,7 @@ from fedprivacy.config.schema import CellConfig
 from fedprivacy.config.validation import validate
 from fedprivacy.data.cache import site_sizes
 from fedprivacy.errors import ConfigError, DataError
+from fedprivacy.federation.arrangement import largest_participant
 
 Axes = dict[str, list[str]]
 
@@ -101,14 +102,8 @@ def checked(config: CellConfig) -> str:
     """
     validate(config)
     identity = cell_id(config)
-    resolve_delta(config.privacy.delta, largest_site(config))
+    resolve_delta(config.privacy.delta, largest_participant(config, site_sizes(config.dataset)))
     return identity
-
-
-def largest_site(config: CellConfig) -> int:
-    """Training records of the largest participant."""
-    sizes = site_sizes(config.dataset)
-    return sum(sizes) if config.federation.name == "central" else max(sizes)
 
 
 def first_point(overrides: Sequence[str]) -> list[str]:

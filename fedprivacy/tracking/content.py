@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fedprivacy.report.words import UNKNOWN, delta_text, epsilon_text
+from fedprivacy.report.words import INFINITE, UNKNOWN, delta_text, epsilon_text, number_text
 from fedprivacy.result import CellResult, RoundBlock
 
 MetricPoint = tuple[str, int, float]
@@ -48,6 +48,11 @@ def tags(result: CellResult, sweep_id: str) -> dict[str, str]:
         "synthetic": _text(result.synthetic),
         "verdict": result.verdict or UNKNOWN,
         "privacy.epsilon": epsilon_text(result.privacy),
+        "privacy.epsilon_protected": _protected_text(privacy),
+        **{
+            f"privacy.epsilon.{view}": epsilon_text(item)
+            for view, item in (privacy.get("per_view") or {}).items()
+        },
         "privacy.unit": privacy.get("unit") or UNKNOWN,
         "privacy.neighbouring": privacy.get("neighbouring") or UNKNOWN,
         "privacy.view": privacy.get("view") or UNKNOWN,
@@ -57,6 +62,14 @@ def tags(result: CellResult, sweep_id: str) -> dict[str, str]:
         **{f"privacy.{key}": _words(privacy[key]) for key in _IF_ANY if privacy.get(key)},
         DIGEST_TAG: digest(result),
     }
+
+
+def _protected_text(privacy: Mapping[str, Any]) -> str:
+    """Epsilon of the protected rounds alone: a number, infinite, or none where there was none."""
+    if privacy.get("epsilon_protected_infinite"):
+        return INFINITE
+    known = privacy.get("epsilon_protected")
+    return "none" if known is None else number_text(known)
 
 
 def digest(result: CellResult) -> str:

@@ -353,3 +353,25 @@ def test_merging_and_caching_change_nothing():
         )
     ours = composed(parts, "zero_out", 1e-3).get_epsilon_for_delta(1e-5)
     assert ours == pytest.approx(naive.get_epsilon_for_delta(1e-5), abs=1e-7)
+
+
+@pytest.mark.parametrize("z", [1e-4, 1e-5, 1e-160, 1e-300])
+@pytest.mark.parametrize("q", [0.2, 1.0])
+def test_noise_too_small_to_be_priced_is_infinite_and_never_an_exception(
+    event, z: float, q: float
+) -> None:
+    step = dp.PoissonSampledDpEvent(q, dp.GaussianDpEvent(z))
+    events = [event(dp.SelfComposedDpEvent(step, 200), n) for n in (1, 2)]
+    assert math.isinf(bound(events, 1e-5, "zero_out").epsilon)
+    assert per_round(events, 1e-5, "zero_out") == {1: None, 2: None}
+
+
+@pytest.mark.parametrize("b", [1e-1, 1e-3, 1e-4, 1e-5])
+def test_laplace_noise_never_costs_more_than_its_pure_epsilons(event, b: float) -> None:
+    events = [
+        event(dp.LaplaceDpEvent(b), n, unit="site", neighbouring="replace_one") for n in (1, 2)
+    ]
+    found = bound(events, 1e-5, "replace_one").epsilon
+    # Twice 2/b; where the grid of losses is used, it may round that up by a step.
+    assert found <= 4 / b * (1 + 1e-4) + 1
+    assert found >= 4 / b - 30

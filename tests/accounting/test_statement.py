@@ -162,3 +162,32 @@ def test_strict_json_holds_no_infinity(run):
     )
     assert "Infinity" not in text
     assert math.isinf(privacy_statement(run(1, lambda _: False), rounds=1, delta=DELTA).epsilon)
+
+
+def test_protecting_some_rounds_says_nothing_of_the_final_model(event, dpsgd) -> None:
+    ledger = Ledger((event(dpsgd(), 1), event(RAW, 2, protected=False)))
+    said = privacy_statement(ledger, rounds=2, delta=1e-5).to_json()
+    assert said["epsilon_protected"] is not None
+    final = said["per_view"]["final_model"]
+    assert (final["epsilon_protected"], final["epsilon_protected_infinite"]) == (None, True)
+    headline = privacy_statement(ledger, rounds=2, delta=1e-5, view="final_model")
+    assert headline.epsilon_protected_infinite
+    assert headline.epsilon_protected_after == (None, None)
+    whole = Ledger((event(dpsgd(), 1), event(dpsgd(), 2)))
+    finite = privacy_statement(whole, rounds=2, delta=1e-5, view="final_model")
+    assert finite.epsilon_protected == finite.epsilon < 10
+
+
+def test_how_many_records_a_patient_has_is_stated(event, dpsgd) -> None:
+    ledger = Ledger((event(dpsgd(), 1),))
+    said = privacy_statement(ledger, rounds=1, delta=1e-5, records_per_patient=4).to_json()
+    assert said["max_records_per_unit"] == {"record": 1, "patient": 4}
+
+
+def test_noise_too_small_to_be_priced_is_stated_as_infinite(event) -> None:
+    tiny = dp.SelfComposedDpEvent(dp.PoissonSampledDpEvent(0.2, dp.GaussianDpEvent(1e-5)), 20)
+    said = privacy_statement(Ledger((event(tiny, 1),)), rounds=1, delta=1e-5)
+    assert said.infinite
+    assert "noise is so small" in said.reason
+    assert said.to_json()["epsilon"] is None
+    assert said.caps.max_advantage == 1

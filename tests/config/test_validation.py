@@ -25,6 +25,22 @@ from fedprivacy.errors import ConfigError
         (["algorithm=svt", "algorithm.epsilon=0"], "algorithm.epsilon"),
         (["algorithm=gaussian", "algorithm.percentile=101"], "algorithm.percentile"),
         (["algorithm=gaussian", "algorithm.sigma0=-0.1"], "algorithm.sigma0"),
+        (["algorithm.noise_multiplier=1e-5"], "algorithm.noise_multiplier"),
+        (["algorithm.noise_multiplier=1e-300"], "algorithm.noise_multiplier"),
+        (
+            ["algorithm=gaussian_clipped", "algorithm.noise_multiplier=1e-4"],
+            "algorithm.noise_multiplier",
+        ),
+        (
+            ["algorithm=local_source", "algorithm.noise_multiplier=1e-5"],
+            "algorithm.noise_multiplier",
+        ),
+        (
+            ["algorithm=stacked", "algorithm.mechanisms=[{name: dpsgd, noise_multiplier: 1e-5}]"],
+            "algorithm.noise_multiplier",
+        ),
+        (["schedule.decay=0.2", "federation.rounds=8"], "schedule.decay"),
+        (["algorithm=central_gaussian", "algorithm.n_sites=5"], "algorithm.n_sites"),
         (["schedule=every_nth", "schedule.n=0"], "schedule.n"),
         (["schedule=every_nth", "schedule.offset=10"], "schedule.offset"),
         (["schedule.decay=0"], "schedule.decay"),
@@ -54,6 +70,23 @@ def test_out_of_range(overrides: list[str], key: str) -> None:
         validate(to_cell_config(compose_cell(overrides)))
     assert caught.value.key == key
     assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["algorithm.noise_multiplier=0"],
+        ["algorithm.noise_multiplier=1e-3"],
+        ["algorithm=none", "schedule.decay=0.2", "federation.rounds=8"],
+        ["algorithm=svt", "schedule.decay=0.2", "federation.rounds=8"],
+        ["algorithm=central_gaussian", "algorithm.n_sites=3"],
+        ["algorithm=central_gaussian", "algorithm.n_sites=5", "dataset.n_sites=5"],
+    ],
+    ids=" ".join,
+)
+def test_in_range(overrides: list[str]) -> None:
+    with hydra_ready():
+        validate(to_cell_config(compose_cell(overrides)))
 
 
 def test_message_names_everything() -> None:

@@ -8,7 +8,13 @@ import torch
 
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.data.cache import load_data
-from fedprivacy.federation.arrangement import POOLED, arrange, pool
+from fedprivacy.federation.arrangement import (
+    POOLED,
+    arrange,
+    arrange_cell,
+    largest_participant,
+    pool,
+)
 from fedprivacy.federation.run import run_federation
 from fedprivacy.federation.site import CellRuntime, LocalUpdate
 
@@ -109,3 +115,29 @@ def test_pooling_beats_averaging_beats_staying_alone(compose: Callable[..., Cell
             assert scores.value is not None
             reached[name] += scores.value / 3
     assert reached["central"] >= reached["fedavg"] > reached["local"] + 0.02
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ((), 150),
+        (("audit=fast", "audit.kind=natural"), 150),
+        (("audit=fast", "audit.kind=random_label", "audit.canaries=400"), 550),
+        (("audit=fast", "audit.kind=random_label", "audit.canaries=9", "audit.sites=first"), 150),
+        (("federation=central",), 330),
+        (("federation=central", "audit=fast", "audit.kind=random_label"), 430),
+    ],
+)
+def test_delta_counts_every_candidate_whatever_its_coin(
+    tiny: Tiny, overrides: tuple[str, ...], expected: int
+) -> None:
+    assert largest_participant(tiny(*overrides), (80, 100, 150)) == expected
+    assert largest_participant(tiny(*overrides, "seed=7"), (80, 100, 150)) == expected
+
+
+@pytest.mark.parametrize("kind", ["natural", "random_label"])
+def test_nobody_trains_on_more_records_than_delta_counts(tiny: Tiny, kind: str) -> None:
+    config = tiny("audit=fast", f"audit.kind={kind}")
+    data = load_data(config.dataset)
+    counted = largest_participant(config, [len(site.train_x) for site in data.sites])
+    assert max(len(n.train.train_x) for n in arrange_cell(config, data).nodes) <= counted

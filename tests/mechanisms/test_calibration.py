@@ -16,7 +16,7 @@ from dp_accounting.pld import PLDAccountant
 from fedprivacy.accounting import Ledger
 from fedprivacy.cell import run_cell
 from fedprivacy.config.identity import cell_id
-from fedprivacy.config.schema import CellConfig
+from fedprivacy.config.schema import CellConfig, DpsgdConf
 from fedprivacy.config.validation import validate
 from fedprivacy.errors import ConfigError
 from fedprivacy.mechanisms import calibration
@@ -262,3 +262,34 @@ def test_a_cell_with_raw_rounds_keeps_it_for_the_protected_ones(
         config.algorithm.noise_multiplier * 0.7,
     }
     assert all("infinite" in event.details["target_epsilon_of"] for event in protected)
+
+
+def test_a_target_holds_at_the_delta_of_an_audited_cell(
+    compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Canaries make a site larger and delta smaller; both come from one count."""
+    # As if the sites were large enough for their size to decide.
+    monkeypatch.setattr("fedprivacy.accounting.delta.default_delta", lambda n: 1e-4 / n)
+    plain = ("algorithm.target_epsilon=3", "federation.rounds=1", "privacy=seeded")
+    audited = (*plain, "audit=fast", "audit.kind=random_label", "audit.canaries=60")
+    config = compose(*audited)
+    calibration.calibrated.cache_clear()
+    plan = run_plan(config)
+    assert plan.delta < run_plan(compose(*plain)).delta
+    result = run_cell(config, tmp_path)
+    assert result.privacy is not None, result.reason
+    assert result.privacy["delta"] == plan.delta
+    assert 2.9 < result.privacy["epsilon"] <= 3
+
+
+def test_a_cell_that_costs_more_than_its_target_has_failed(
+    compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose("algorithm.target_epsilon=3", "federation.rounds=2", "privacy=seeded")
+    assert isinstance(config.algorithm, DpsgdConf)
+    less = replace(config.algorithm, noise_multiplier=1.0)
+    result = run_cell(replace(config, algorithm=less), tmp_path)
+    assert result.status == "failed"
+    assert "algorithm.target_epsilon=3 was promised" in result.reason
+    assert result.privacy is not None
+    assert result.privacy["epsilon"] > 3
