@@ -4,13 +4,10 @@ Write down what was released, then ask what it proves. Two rounds of DP-SGD at o
 (20 steps each, every record in a step with probability 0.2, noise twice the clip norm):
 
 >>> from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
->>> from fedprivacy.accounting import Event, Ledger, epsilon
->>> step = PoissonSampledDpEvent(0.2, GaussianDpEvent(2.0))
->>> kind = dict(mechanism="dpsgd", unit="record", neighbouring="zero_out", view="server_updates")
->>> ledger = Ledger(tuple(
-...     Event(round=r, site="A", dp_event=SelfComposedDpEvent(step, 20), protected=True, **kind)
-...     for r in (1, 2)))
->>> round(epsilon(ledger, delta=1e-5, neighbouring="zero_out"), 3)
+>>> from fedprivacy.accounting import Event, epsilon
+>>> dp = SelfComposedDpEvent(PoissonSampledDpEvent(0.2, GaussianDpEvent(2.0)), 20)
+>>> run = [Event(r, "A", "dpsgd", "record", "zero_out", "server_updates", dp, True) for r in (1, 2)]
+>>> round(epsilon(run, delta=1e-5, neighbouring="zero_out"), 3)
 3.114
 
 ``privacy_statement`` says the same for several sites, units and views, with reasons where nothing

@@ -15,3 +15,8 @@ def resources_root() -> Path:
 def conf_dir() -> str:
     """Absolute path of the primary configuration folder."""
     return str(resources_root() / "conf")
+
+
+def how_we_count() -> str:
+    """The page that says what every number means, as Markdown."""
+    return (resources_root() / "docs" / "how-we-count.md").read_text(encoding="utf-8")

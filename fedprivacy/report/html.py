@@ -6,11 +6,21 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fedprivacy.config.resources import how_we_count
 from fedprivacy.errors import FedPrivacyError
 from fedprivacy.pricing.price import Price
 from fedprivacy.report.audit_figure import falsified
 from fedprivacy.report.findings import RULES, findings, unsaid
-from fedprivacy.report.page import details, figure, page, paragraph, preformatted, table, text
+from fedprivacy.report.page import (
+    details,
+    figure,
+    markdown,
+    page,
+    paragraph,
+    preformatted,
+    table,
+    text,
+)
 from fedprivacy.report.price_table import COLUMNS, NOTES, PriceTable, price_tables
 from fedprivacy.report.roc import Attack, attack_lines
 from fedprivacy.report.rows import Row
@@ -83,6 +93,7 @@ def html_page(
         ("rerun", "Commands to run each cell again", _commands(results)),
         ("words", "What the words mean", "".join(map(paragraph, WORDS)) + _elsewhere()),
         ("versions", "Versions", _versions(results)),
+        ("how-we-count", "How we count", details("the whole page", markdown(how_we_count()))),
     ]
     return page(f"fedprivacy report: {names}", sections)
 
@@ -258,9 +269,10 @@ def _name(cell: CellResult) -> str:
 
 
 def _elsewhere() -> str:
-    return paragraph(
-        "The threat model, every unit and relation, and what is outside each guarantee: "
-        "docs/how-we-count.md of the project; of one cell: fedprivacy explain ID."
+    return (
+        "<p>The threat model, every unit and relation, and what is outside each guarantee: "
+        '<a href="#how-we-count">how we count</a> (docs/how-we-count.md of the project); of one '
+        "cell: <code>fedprivacy explain ID</code>.</p>"
     )
 
 

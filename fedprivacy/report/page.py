@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import importlib.resources
+import math
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 _MAX_SVG = 500_000
+_NUMBER = re.compile(r"(?<![\w.-])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)")
 
 
 def text(words: object) -> str:
@@ -44,8 +47,22 @@ def table(lines: Sequence[Mapping[str, str]], columns: Sequence[str] | None = No
 
 
 def _cell(words: str) -> str:
-    marked = ' class="bad"' if words.startswith("falsified") else ""
-    return f"<td{marked}>{text(words)}</td>"
+    marked = ' class="bad"' if "falsified" in words else ""
+    value = sort_value(words)
+    sorted_by = "" if value is None else f' data-value="{value:g}"'
+    return f"<td{marked}{sorted_by}>{text(words)}</td>"
+
+
+def sort_value(words: str) -> float | None:
+    """The number by which a cell of a table is sorted; None: by its words.
+
+    The first number that is no part of a name, behind the last colon if there is one: 0.057 for
+    ``site-1: 0.057``, 2.22 for ``2.22 (1/8 rounds)``, none for ``svt_flare28``.
+    """
+    if words.startswith("infinite"):
+        return math.inf
+    found = _NUMBER.search(words.rpartition(": ")[2])
+    return float(found[0]) if found else None
 
 
 def figure(path: Path, caption: str) -> str:
@@ -61,6 +78,18 @@ def figure(path: Path, caption: str) -> str:
     data = base64.b64encode(chosen.read_bytes()).decode()
     image = f'<img alt="{text(caption)}" src="data:{kind};base64,{data}">'
     return f"<figure>{image}<figcaption>{text(caption)}</figcaption></figure>"
+
+
+def markdown(source: str) -> str:
+    """A page of Markdown as HTML, its headings below those of the sections."""
+    from markdown_it import MarkdownIt
+
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = parser.parse(source)
+    for token in tokens:
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(int(token.tag[1:]) + 2, 6)}"
+    return str(parser.renderer.render(tokens, parser.options, {}))
 
 
 def details(summary: str, body: str) -> str:

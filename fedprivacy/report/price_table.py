@@ -39,6 +39,8 @@ COLUMNS = (
 )
 NO_BOUND = "no bound is proved"
 NOTES = (
+    'What these numbers mean, and what none covers: the section "How we count" of report.html, '
+    "docs/how-we-count.md of the project.",
     "score lost: of the non-private twin's, paired by seed; 95 % bootstrap interval over seeds.",
     "epsilon proved: upper bound. epsilon measured: lower bound that an attacker showed, with the "
     "ceiling that the audit could have reached; 0 is no evidence of privacy.",
@@ -124,7 +126,8 @@ def verdict_text(row: Row) -> str:
     for cell in row.cells:
         word = cell.verdict or "none"
         counts[word] = counts.get(word, 0) + 1
-    return ", ".join(f"{word} ({count}/{len(row.cells)})" for word, count in counts.items())
+    worst_first = sorted(counts, key=lambda word: word != "falsified")
+    return ", ".join(f"{word} ({counts[word]}/{len(row.cells)})" for word in worst_first)
 
 
 def clinician(privacy: Mapping[str, Any] | None) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from fedprivacy.cell import run_cell
 from fedprivacy.report.html import command
+from fedprivacy.report.page import sort_value, table
 from fedprivacy.report.report import write_report
 
 VOID = {"meta", "img", "br", "hr"}
@@ -102,7 +103,10 @@ def test_it_tells_what_is_proved_measured_and_unfinished(page: str) -> None:
     for attack in ("updates", "loss threshold", "LiRA", "RMIA"):
         assert attack in membership
     assert "no evidence of privacy" in page
-    assert "docs/how-we-count.md" in page
+    assert '<a href="#how-we-count">' in page
+    counted = page.split('<section id="how-we-count">')[1]
+    assert "<h4>Who attacks, and what they see</h4>" in counted
+    assert "<td>what is seen</td>" in counted or "<th>what is seen</th>" in counted
     assert page.count('class="sortable"') >= 4
     assert "aria-sort" in page
 
@@ -135,3 +139,26 @@ def test_two_sweeps_stand_on_one_page(factory: ModuleType, tmp_path: Path) -> No
     text = report.paths[-1].read_text(encoding="utf-8")
     assert "one, other" in text
     assert len(report.results) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        ("site-1: 0.057", 0.057),
+        ("2.22 (1/8 rounds)", 2.22),
+        ("-0.03 [-0.05, -0.01]", -0.03),
+        ("1e-05", 1e-5),
+        ("infinite (aggregate: 4.38)", float("inf")),
+        ("svt_flare28", None),
+        ("every_round", None),
+        ("", None),
+    ],
+)
+def test_cells_are_sorted_by_the_number_they_tell(words: str, value: float | None) -> None:
+    assert sort_value(words) == value
+    assert ("data-value" in table([{"a": words}])) is (value is not None)
+
+
+def test_a_falsified_claim_stands_out_wherever_it_stands() -> None:
+    assert 'class="bad"' in table([{"verdict": "partial (1/3), falsified (2/3)"}])
+    assert 'class="bad"' not in table([{"verdict": "partial (3/3)"}])
