@@ -10,7 +10,7 @@ sampling rate or a round without its filter shows more than its ledger allows.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from fedprivacy.audit.f_dp_run import profile_inverse, rejects
 from fedprivacy.audit.many_runs import clopper_pearson_epsilon, gaussian_mu_estimate
 from fedprivacy.audit.one_run import LowerBound, guess_counts, one_run_bound, right_guesses
 from fedprivacy.mechanisms.dpsgd import DpSgd
+from fedprivacy.mechanisms.sampling import shuffled_batches
 from fedprivacy.training.parameters import FlatParameters
 from fedprivacy.training.randomness import Streams
 from fedprivacy.training.task import LocalTask, OptimizerSpec
@@ -37,6 +38,7 @@ Train = Callable[[DpSgd, LocalTask], Any]
 
 _GAIN = 8.0
 _THRESHOLDS = 20
+_SAMPLING_ALPHA = 1e-6
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class SelfTest:
         estimate: epsilon of a Gaussian fit, an estimate and no bound.
         rejected: whether the one-run test rejects the ledger's own curve.
         delta: of all of them.
+        sampling_p: probability of the engine's batch sizes under the sampling that is billed; None
+            where nothing is billed to sampling.
     """
 
     proven: float
@@ -56,15 +60,23 @@ class SelfTest:
     estimate: float
     rejected: bool
     delta: float
+    sampling_p: float | None = None
 
     @property
     def passed(self) -> bool:
         """Whether nothing contradicts the ledger."""
-        return not self.rejected and self.lower.epsilon <= self.proven
+        return self.sampled_as_billed and not self.rejected and self.lower.epsilon <= self.proven
+
+    @property
+    def sampled_as_billed(self) -> bool:
+        """Whether the batches are as even and as uneven as independent sampling makes them."""
+        return self.sampling_p is None or self.sampling_p >= _SAMPLING_ALPHA
 
     def summary(self) -> str:
         """One line for a reader."""
         failed = "FAILED: the engine shows more than its ledger allows"
+        if not self.sampled_as_billed:
+            failed = "FAILED: batches are not sampled as the ledger bills them"
         verdict = "passed" if self.passed else failed
         return (
             f"engine self-test {verdict}: proven epsilon {self.proven:.3f} (upper bound), measured "
@@ -123,7 +135,7 @@ def engine_selftest(
     coins = np.random.default_rng([seed, 1]).random(canaries) < 0.5
     eye = torch.eye(canaries)[torch.from_numpy(np.flatnonzero(coins))].to(device)
     parameters = FlatParameters(Diagonal(canaries).to(device))
-    observed, events = [], []
+    observed, events, sizes = [], [], []
     for number in range(1, rounds + 1):
         task = LocalTask(
             parameters=parameters,
@@ -139,11 +151,20 @@ def engine_selftest(
         before = parameters.snapshot()
         trained = train(mechanism, task)
         observed.append((parameters.snapshot() - before).double().cpu().numpy())
+        sizes += trained.batch_sizes
         said = mechanism.release(task, trained)
         events.append(
             Event(number, "a", "dpsgd", "record", "zero_out", "server_updates", said.dp_event, True)
         )
-    return _judged(_scores(mechanism, observed), coins, events, delta)
+    found = _judged(_scores(mechanism, observed), coins, events, delta)
+    return replace(found, sampling_p=_sampling_p(mechanism, sizes, len(eye)))
+
+
+def _sampling_p(mechanism: DpSgd, sizes: Sequence[int], records: int) -> float | None:
+    """Whether the engine's own batches follow the law that its ledger bills."""
+    if mechanism.sampling != "poisson" or mechanism.sampling_rate == 1 or not sizes:
+        return None
+    return batch_size_p_value(sizes, records, mechanism.sampling_rate)
 
 
 def _scores(mechanism: DpSgd, observed: Sequence[Floats]) -> list[Floats]:
@@ -206,9 +227,9 @@ def shuffle_epsilon(
     """Lower bound on epsilon of one pass over shuffled batches, from noise-only runs.
 
     The pair of Chua et al. 2024 (arXiv 2403.17673): all records but one give -1 norm, the attacked
-    one +1 or nothing, so its batch reaches 2 e_t or 1 e_t beside noise. Event: the largest batch
-    exceeds a threshold, which is chosen on a first half of the runs and tested on the other
-    (Clopper-Pearson, 95 %).
+    one +1 or nothing, so its batch reaches 2 e_t or 1 e_t beside noise. Which batch that is, the
+    engine's own sampler says. Event: the largest batch exceeds a threshold, which is chosen on a
+    first half of the runs and tested on the other (Clopper-Pearson, 95 %).
 
     Args:
         noise_multiplier: noise over clip norm.
@@ -221,7 +242,7 @@ def shuffle_epsilon(
     worlds = []
     for shift in (1.0, 2.0):
         noise = rng.normal(0.0, noise_multiplier, (runs, batches))
-        noise[np.arange(runs), rng.integers(0, batches, runs)] += shift
+        noise[np.arange(runs), _batch_of_one(batches, runs, rng)] += shift
         worlds.append(noise.max(axis=1))
     half = runs // 2
     grid = np.quantile(worlds[1][:half], np.linspace(0.01, 0.99, 60))
@@ -235,3 +256,12 @@ def shuffle_epsilon(
     scores = np.concatenate([worlds[0][half:], worlds[1][half:]])
     inside = np.arange(len(scores)) >= runs - half
     return clopper_pearson_epsilon(scores, inside, [best], delta=delta)
+
+
+def _batch_of_one(batches: int, runs: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """``(runs,)``: in which batch of a pass the engine's sampler puts the attacked record."""
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    drawn = shuffled_batches(batches, 1 / batches, generator)
+    # One record a batch: what is shuffled along with it does not matter.
+    passes = (torch.cat([next(drawn) for _ in range(batches)]) for _ in range(runs))
+    return np.array([int((order == 0).nonzero()) for order in passes])

@@ -152,11 +152,12 @@ class DpSgd:
         steps = dpsgd_steps(task.local_epochs, self.sampling_rate)
         noise = task.streams.torch("noise", task.x.device)
         rule, bound, multiplier = self._clip_rule(sigma), self._bound, self._gradient_sigma(sigma)
-        weights, losses, stds = task.parameters.flat, [], []
+        weights, losses, stds, sizes = task.parameters.flat, [], [], []
         average = WeightAverage(self.ema, weights)
         with flat_gradient(task.parameters) as gradient:
             optimizer = task.optimizer.build(task.parameters)
             for step, batch in enumerate(self._batches(task, steps), start=1):
+                sizes.append(len(batch))
                 clipped = engine.clipped_sum(task.x[batch], task.y[batch], bound)
                 if len(batch):
                     losses.append(float(clipped.loss) / len(batch))
@@ -174,7 +175,7 @@ class DpSgd:
                     bound = rule.next_clip(bound, float(clipped.within), len(batch), normal)
         average.put()
         loss = sum(losses) / len(losses) if losses else _mean_loss(task)
-        return Trained(steps, loss, tuple(stds))
+        return Trained(steps, loss, tuple(stds), tuple(sizes))
 
     def _batches(self, task: LocalTask, steps: int) -> Iterator[torch.Tensor]:
         draws = task.streams.torch("sampling")

@@ -79,8 +79,11 @@ class Trained:
         loss: mean training loss of the round, a diagnostic outside every guarantee.
         noise: standard deviation of the noise in each step's gradient, where it is not the same
             in all; public, as it follows from noisy values.
+        batch_sizes: records in each sampled step; they tell of the sampling and never leave the
+            site.
     """
 
     steps: int
     loss: float
     noise: tuple[float, ...] = ()
+    batch_sizes: tuple[int, ...] = ()
