@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedprivacy.report.canvas import new_figure
 from fedprivacy.report.palette import FAINT, HAIRLINE, INK, algorithm_look
 from fedprivacy.report.rows import Row
-from fedprivacy.report.words import dataset_title
+from fedprivacy.report.words import dataset_title, delta_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_ROW_HEIGHT = 0.42
+_ROW_HEIGHT, _PLOT, _CHARACTER = 0.42, 5.3, 0.066
+_TITLE, _HEAD, _FOOT = 0.72, 0.28, 0.62
+_LINEAR_TO = 30.0
+"""Where nothing is larger, the axis is linear; else it is logarithmic beyond 1."""
+
+Kind = tuple[str, str, float]
+"""Relation, view and delta of what is claimed of one record, which is what audits guess."""
 
 
 def audited(rows: Sequence[Row]) -> list[Row]:
@@ -23,7 +29,10 @@ def audited(rows: Sequence[Row]) -> list[Row]:
 
 
 def audit_figure(rows: Sequence[Row]) -> Figure | None:
-    """One dataset's audits; None where nothing was audited.
+    """One dataset's audits, a panel for each kind of claim; None where nothing was audited.
+
+    Every number is about one record. Rows of which nothing is claimed stand in every panel: what an
+    attacker showed there is beside all claims.
 
     Args:
         rows: of one dataset.
@@ -31,49 +40,102 @@ def audit_figure(rows: Sequence[Row]) -> Figure | None:
     shown = audited(rows)
     if not shown:
         return None
-    figure = new_figure(7.4, 1.45 + _ROW_HEIGHT * len(shown))
-    height = figure.get_figheight()
-    axes = figure.add_axes(
-        (0.235, 0.5 / height, 0.74, (_ROW_HEIGHT * len(shown)) / height)
-    )  # room for the title and the legend above
-    slot = _slot(shown)
-    for place, row in enumerate(reversed(shown)):
-        _draw(axes, place, row, slot)
-    axes.set_yticks(range(len(shown)), [_label(row) for row in reversed(shown)])
-    axes.set_ylim(-0.6, len(shown) - 0.4)
-    axes.set_xlim(-0.02 * slot, slot * 1.06)
-    ticks = [tick for tick in axes.get_xticks() if 0 <= tick < 0.93 * slot]
-    axes.set_xticks([*ticks, slot], [*(f"{tick:g}" for tick in ticks), "infinite"])
-    axes.axvline(0.955 * slot, color=HAIRLINE, lw=0.8, ls=(0, (2, 2)))
-    axes.set_xlabel(_about(shown))
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
+    panels = _panels(shown)
+    left = 0.2 + _CHARACTER * max(len(line) for row in shown for line in _label(row).split("\n"))
+    width = left + _PLOT + 0.25
+    height = _TITLE + sum(_HEAD + _ROW_HEIGHT * len(own) + _FOOT for own in panels.values())
+    figure = new_figure(width, height)
+    top = _TITLE
+    for kind, own in panels.items():
+        tall = _ROW_HEIGHT * len(own)
+        box = (left / width, 1 - (top + _HEAD + tall) / height, _PLOT / width, tall / height)
+        _panel(figure.add_axes(box), kind, own)
+        top += _HEAD + tall + _FOOT
     figure.text(
-        0.012, 1 - 0.1 / height, f"{dataset_title(*shown[0].dataset)}: what an attacker who sees "
-        "every update showed, against what is claimed", va="top", fontsize=9.5, color=INK,
+        0.1 / width, 1 - 0.1 / height, f"{dataset_title(*shown[0].dataset)}: what an attacker who "
+        "sees every update showed, against what is claimed", va="top", fontsize=9.5, color=INK,
     )  # fmt: skip
-    _legend(figure, height)
+    _legend(figure, width, height)
     return figure
 
 
+def _panels(rows: Sequence[Row]) -> dict[Kind | None, list[Row]]:
+    """Rows by kind of claim; those that claim nothing in every panel."""
+    kinds = [kind for row in rows if (kind := claim_kind(row)) is not None]
+    found: dict[Kind | None, list[Row]] = {
+        kind: [row for row in rows if claim_kind(row) in (kind, None)]
+        for kind in dict.fromkeys(kinds)
+    }
+    return found or {None: list(rows)}
+
+
+def record_claim(row: Row) -> Mapping[str, Any]:
+    """What is claimed of one record, whatever unit the headline speaks of."""
+    privacy = row.privacy or {}
+    return (privacy.get("per_unit") or {}).get("record") or privacy
+
+
+def claim_kind(row: Row) -> Kind | None:
+    """What the numbers claimed of a row's records hold for; None where there is no number."""
+    claim, privacy = record_claim(row), row.privacy or {}
+    if claim.get("epsilon") is None and claim.get("epsilon_protected") is None:
+        return None
+    return str(claim["neighbouring"]), str(claim["view"]), float(privacy["delta"])
+
+
+def _panel(axes: Any, kind: Kind | None, rows: Sequence[Row]) -> None:
+    largest = _largest(rows)
+    logarithmic = largest > _LINEAR_TO
+    slot = largest * (6.0 if logarithmic else 1.22)
+    if logarithmic:
+        axes.set_xscale("symlog", linthresh=1.0, linscale=0.5)
+    for place, row in enumerate(reversed(rows)):
+        _draw(axes, place, row, slot)
+    axes.set_yticks(range(len(rows)), [_label(row) for row in reversed(rows)])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_xlim(-0.02 * (1.0 if logarithmic else slot), slot * (2.2 if logarithmic else 1.06))
+    ticks = _ticks(axes, largest, logarithmic)
+    axes.set_xticks([*ticks, slot], [*(f"{tick:g}" for tick in ticks), "infinite"])
+    axes.minorticks_off()
+    axes.axvline((largest * slot) ** 0.5, color=HAIRLINE, lw=0.8, ls=(0, (2, 2)))
+    axes.set_xlabel(_about(kind, rows))
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def _ticks(axes: Any, largest: float, logarithmic: bool) -> list[float]:
+    """Round numbers that leave room for the word infinite."""
+    if not logarithmic:
+        return [float(tick) for tick in axes.get_xticks() if 0 <= tick <= largest]
+    decades = range(math.floor(math.log10(largest)) + 1)
+    every = 1 + len(decades) // 5
+    return [0.0, *(10.0**power for power in decades[::every])]
+
+
 def _label(row: Row) -> str:
-    return f"{row.algorithm}, {row.schedule}" if row.protected else "without protection"
+    """Name of a row; a long variant goes to a second line."""
+    if not row.protected:
+        return "without protection"
+    if not (row.variant or row.schedule_variant):
+        return f"{row.algorithm}, {row.schedule}"
+    return f"{row.first.algorithm}, {row.schedule}\n{row.variant}".strip()
 
 
 def _audits(row: Row) -> list[Any]:
     return [cell.audit for cell in row.cells if cell.audit]
 
 
-def _slot(rows: Sequence[Row]) -> float:
+def _largest(rows: Sequence[Row]) -> float:
     finite = [float(a["ceiling"]) for row in rows for a in _audits(row)]
     for row in rows:
-        privacy = row.privacy or {}
-        finite += [float(v) for k in ("epsilon", "epsilon_protected") if (v := privacy.get(k))]
-    return 1.22 * max(finite, default=1.0)
+        finite += [
+            float(v) for k in ("epsilon", "epsilon_protected") if (v := record_claim(row).get(k))
+        ]
+    return max(finite, default=1.0) or 1.0
 
 
 def _draw(axes: Any, place: int, row: Row, slot: float) -> None:
-    look, privacy, audits = algorithm_look(row.first.algorithm), row.privacy or {}, _audits(row)
+    look, claim, audits = algorithm_look(row.first.algorithm), record_claim(row), _audits(row)
     ceiling = max(float(audit["ceiling"]) for audit in audits)
     axes.plot([0, slot], [place, place], color=HAIRLINE, lw=0.7, zorder=0)
     axes.plot([ceiling] * 2, [place - 0.3, place + 0.3], color=FAINT, lw=1.0, ls=(0, (2, 1.5)))
@@ -83,26 +145,30 @@ def _draw(axes: Any, place: int, row: Row, slot: float) -> None:
             [float(audit["epsilon_lower"])], [place - spread], ls="", marker="o", ms=4,
             color=look.colour, alpha=0.85, zorder=4,
         )  # fmt: skip
-    alone = privacy.get("epsilon_protected")
-    total = privacy.get("epsilon")
-    if alone is not None and (privacy.get("infinite") or alone != total):
+    alone, total = claim.get("epsilon_protected"), claim.get("epsilon")
+    if alone is not None and (claim.get("infinite") or alone != total):
         axes.plot(
             [alone], [place], ls="", marker="D", ms=7, mfc="white", mec=INK, mew=1.1, zorder=3
         )
-    x = slot if privacy.get("infinite", True) or total is None else float(total)
+    x = slot if claim.get("infinite", True) or total is None else float(total)
     axes.plot([x], [place], ls="", marker="s", ms=6.5, color=INK, zorder=3)
 
 
-def _about(rows: Sequence[Row]) -> str:
+def _about(kind: Kind | None, rows: Sequence[Row]) -> str:
+    """What the axis holds for: the claim's unit, relation, view and delta, and the audits' own."""
     audit = _audits(rows[0])[0]
-    delta = (rows[0].privacy or {}).get("delta") or audit["delta"]
-    confidence = f"{100 * float(audit['confidence']):g} %"
-    return (
-        f"epsilon of one record at δ={delta:.0e}; lower bounds hold with {confidence} confidence"
-    ).replace("e-0", "e-")
+    measured = (
+        f"measured: at least, {100 * float(audit['confidence']):g} % confidence, "
+        f"\u03b4={delta_text(float(audit['delta']))}"
+    )
+    if kind is None:
+        return f"epsilon of one record: nothing is claimed; {measured}"
+    relation, view, delta = kind
+    about = f"epsilon of one record, {relation}, view {view}, \u03b4={delta_text(delta)}"
+    return f"{about}\n{measured}"
 
 
-def _legend(figure: Figure, height: float) -> None:
+def _legend(figure: Figure, width: float, height: float) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
@@ -116,7 +182,7 @@ def _legend(figure: Figure, height: float) -> None:
     ]  # fmt: skip
     figure.legend(
         handles=handles, loc="upper left", ncol=2, frameon=False, columnspacing=1.5,
-        bbox_to_anchor=(0.225, 1 - 0.36 / height),
+        bbox_to_anchor=(0.0, 1 - 0.3 / height),
     )  # fmt: skip
 
 
@@ -127,8 +193,14 @@ def falsified(rows: Sequence[Row]) -> str:
     if not cells:
         return ""
     count = sum(cell.verdict == "falsified" for cell in cells)
-    largest = max((float((c.audit or {})["epsilon_lower"]) for c in cells), default=math.nan)
+    found = [
+        (float(audit["epsilon_lower"]), float(audit["ceiling"]))
+        for cell in cells
+        if (audit := cell.audit)
+    ]
+    largest, ceiling = max(found)
     return (
         f'The claim "as private as its protected rounds" was rejected in {count} of {len(cells)} '
-        f"audited cells with protection; the largest lower bound is {largest:.2f}."
+        f"audited cells with protection; the largest lower bound is {largest:.2f}, where that "
+        f"audit could have shown {ceiling:.2f} at most."
     )

@@ -30,6 +30,7 @@ _LINE = 0.2
 _PLOT = 1.75
 _TOP, _BETWEEN = 0.42, 0.42
 _SIZE = 7.8
+_WIDEST = 13.5
 _AGAINST_TWIN = "collapsed†"
 
 
@@ -61,8 +62,8 @@ def overview_figure(rows: Sequence[Row], collapse_fraction: float = COLLAPSE_FRA
     """
     panels = [list(group) for _, group in groupby(rows, key=lambda row: row.dataset)]
     keys = varying([row.privacy for row in rows if row.protected and row.privacy])
-    across = min(2, len(panels))
     widths = _widths(rows, keys)
+    across = min(2 if 2 * widths.total <= _WIDEST else 1, len(panels))
     heights = [
         max(len(panel) for panel in panels[start : start + across]) * _LINE
         for start in range(0, len(panels), across)

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fedprivacy.report.footer import GREY
 from fedprivacy.report.palette import (
     CHANCE,
-    FAINT,
     HAIRLINE,
-    INK,
     Look,
     algorithm_look,
     reference_look,
@@ -68,7 +66,6 @@ def draw_panel(axes: Axes, row: Row, scene: Scene) -> None:
     _draw_global(axes, row)
     _draw_protection(axes, row)
     _name_panel(axes, row, scene)
-    _tell_status(axes, row)
 
 
 def _draw_references(axes: Axes, row: Row, scene: Scene) -> None:
@@ -168,7 +165,9 @@ def _title(row: Row) -> list[str]:
 
 
 def _label(row: Row, words: Sequence[str]) -> list[str]:
-    return textwrap.wrap(protected_label(row.privacy, words), 58) if row.protected else []
+    """What was proved, and how the row ended if not well: above the panel, where no curve is."""
+    proved = textwrap.wrap(protected_label(row.privacy, words), 58) if row.protected else []
+    return [*proved, *_status(row)]
 
 
 def head_height(row: Row, words: Sequence[str]) -> float:
@@ -176,23 +175,12 @@ def head_height(row: Row, words: Sequence[str]) -> float:
     return 0.1 + _TITLE_LINE * len(_title(row)) + _LABEL_LINE * len(_label(row, words))
 
 
-def _tell_status(axes: Axes, row: Row) -> None:
+def _status(row: Row) -> list[str]:
     if row.status == "ok":
-        return
+        return []
     where = row.first.round
-    words = textwrap.wrap(row.status if where is None else f"{row.status} in round {where}", 34)
+    words = textwrap.wrap(row.status if where is None else f"{row.status} in round {where}", 56)
     if "failed" in row.status:
         reasons = [cell.reason for cell in row.cells if cell.status == "failed"]
-        words += textwrap.wrap(reasons[0].splitlines()[0] if reasons[0] else "", 34)[:3]
-    axes.text(
-        0.5,
-        0.52 if "collapsed" in row.status else 0.32,
-        "\n".join(words),
-        transform=axes.transAxes,
-        ha="center",
-        va="center",
-        fontsize=8.0,
-        color=INK,
-        bbox={"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": FAINT, "lw": 0.7},
-        zorder=5,
-    )
+        words += textwrap.wrap(reasons[0].splitlines()[0] if reasons[0] else "", 56)[:3]
+    return [f"\u25b8 {words[0]}", *words[1:]]

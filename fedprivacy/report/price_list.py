@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 Kind = tuple[str, str, str, float]
 """Unit, neighbouring relation, view, delta."""
 
-_PANEL_WIDTH, _PANEL_HEIGHT = 4.6, 3.4
+Box = tuple[float, float, float, float]
+"""Left, bottom, right and top, in pixels."""
+
+_PANEL_WIDTH, _PANEL_HEIGHT, _LEFT = 4.4, 3.4, 0.62
+_CHARACTER, _LINE, _EXTRAS, _SHADE = 0.066, 0.155, 6, 0.06
+_AROUND = [
+    (dx, dy) for far in (8, 12) for dx, dy in
+    ((far, far - 2), (far, 2 - far), (-far, far - 2), (-far, 2 - far), (0, far + 1), (0, -far - 1),
+     (far + 2, 0), (-far - 2, 0))
+]  # fmt: skip
 _FEWEST_DECADES = 1.5
 
 
@@ -99,29 +108,39 @@ def price_list_figure(rows: Sequence[Row], collapse_fraction: float) -> Figure |
     found = panels(rows)
     if not found:
         return None
+    keys = _keys(found)
     columns = min(2, len(found))
     lines = math.ceil(len(found) / columns)
-    figure = new_figure(_PANEL_WIDTH * columns + 1.9, _PANEL_HEIGHT * lines + 0.6)
+    side = 0.75 + _CHARACTER * max(len(_name(row)) for row in keys.values())
+    width = _LEFT + _PANEL_WIDTH * columns + side
+    height = max(_PANEL_HEIGHT * lines + 0.6, _LINE * (len(keys) + _EXTRAS) + 0.75)
+    figure = new_figure(width, height)
     grid = figure.add_gridspec(
-        lines, columns, left=0.62 / figure.get_figwidth(), right=1 - 2.0 / figure.get_figwidth(),
-        top=1 - 0.7 / figure.get_figheight(), bottom=0.62 / figure.get_figheight(),
-        hspace=0.42, wspace=0.24,
+        lines, columns, left=_LEFT / width, right=1 - (side + 0.1) / width, top=1 - 0.7 / height,
+        bottom=0.62 / height, hspace=0.42, wspace=0.24,
     )  # fmt: skip
     for index, (kind, points) in enumerate(found.items()):
         axes = figure.add_subplot(grid[index // columns, index % columns])
         _panel(axes, kind, points, collapse_fraction)
+        numbers = {id(row): number for number, row in keys.items()}
+        number_points(axes, [(point, numbers[id(point.row)]) for point in points])
     title = f"{dataset_title(*rows[0].dataset)}: {rows[0].metric} against proven epsilon"
     figure.suptitle(
-        title,
-        x=0.62 / figure.get_figwidth(),
-        ha="left",
-        y=1 - 0.12 / figure.get_figheight(),
-        va="top",
-        fontsize=9.5,
-        color=INK,
+        title, x=_LEFT / width, ha="left", y=1 - 0.12 / height, va="top", fontsize=9.5, color=INK
     )
-    _legend(figure, [point for points in found.values() for point in points])
+    _legend(figure, keys, side / width, height)
     return figure
+
+
+def _keys(found: Mapping[Kind, Sequence[Point]]) -> dict[int, Row]:
+    """A number for each row, the same in all panels."""
+    rows = {id(point.row): point.row for points in found.values() for point in points}
+    return dict(enumerate(rows.values(), start=1))
+
+
+def _name(row: Row) -> str:
+    federation = "" if row.first.federation == "fedavg" else f", {row.first.federation}"
+    return f"{row.algorithm}, {row.schedule}{federation}"
 
 
 def _panel(axes: Any, kind: Kind, points: Sequence[Point], fraction: float) -> None:
@@ -131,7 +150,7 @@ def _panel(axes: Any, kind: Kind, points: Sequence[Point], fraction: float) -> N
     low = math.log10(max(smallest, 1e-3)) - 0.25
     high = max(math.log10(max(finite, default=10.0)) + 0.25, low + _FEWEST_DECADES)
     slot = high + 0.12 * (high - low) + 0.1
-    _references(axes, points, fraction, low, slot + 0.12 * (high - low))
+    _references(axes, points, fraction)
     _front(axes, points, slot)
     for order, point in enumerate(points):
         _point(axes, point, low, slot, order, len(points))
@@ -150,24 +169,19 @@ def _panel(axes: Any, kind: Kind, points: Sequence[Point], fraction: float) -> N
     )
 
 
-def _references(
-    axes: Any, points: Sequence[Point], fraction: float, left: float, right: float
-) -> None:
+def _references(axes: Any, points: Sequence[Point], fraction: float) -> None:
     chance = next((c.score.chance for p in points for c in p.row.cells if c.score), None)
-    twin = next((p.row.twin_score.mean for p in points if p.row.twin_score), None)
-    if twin is not None:
+    # Rows of other settings may have other twins: each distinct one has its line.
+    twins = sorted({round(p.row.twin_score.mean, 4) for p in points if p.row.twin_score})
+    for twin in twins:
         axes.axhline(twin, color=INK, lw=0.9, ls=(0, (6, 2)), zorder=1)
     if chance is None:
         return
     axes.axhline(chance, color=CHANCE.colour, lw=0.8, zorder=1)
-    if twin is not None and twin > chance:
-        top = chance + fraction * (twin - chance)
-        bottom = chance - 0.08 * (twin - chance)
-        axes.axhspan(bottom, top, color="#000000", alpha=0.06, lw=0, zorder=0)
-        axes.annotate(
-            "collapse", (right, top), xytext=(-3, -2), textcoords="offset points", ha="right",
-            va="top", fontsize=7, color=FAINT,
-        )  # fmt: skip
+    if twins and twins[-1] > chance:
+        gained = twins[-1] - chance
+        zone = (chance - 0.08 * gained, chance + fraction * gained)
+        axes.axhspan(*zone, color="#000000", alpha=_SHADE, lw=0, zorder=0)
 
 
 def _front(axes: Any, points: Sequence[Point], slot: float) -> None:
@@ -183,14 +197,18 @@ def _x(epsilon: float, slot: float) -> float:
     return slot if math.isinf(epsilon) else math.log10(max(epsilon, 1e-3))
 
 
+def _place(point: Point, slot: float, order: int, total: int) -> float:
+    """Where a point stands on the axis; infinite ones side by side, not on one vertical line."""
+    x = _x(point.epsilon, slot)
+    beside = math.isinf(point.epsilon) and total > 1
+    return x + (0.16 * (order / (total - 1) - 0.5) if beside else 0.0)
+
+
 def _point(axes: Any, point: Point, low: float, slot: float, order: int, total: int) -> None:
     score = point.row.score
     assert score is not None
     look = algorithm_look(point.row.first.algorithm)
-    x = _x(point.epsilon, slot)
-    if math.isinf(point.epsilon) and total > 1:
-        # Side by side: everything infinite would lie on one vertical line.
-        x += 0.16 * (order / (total - 1) - 0.5)
+    x = _place(point, slot, order, total)
     if point.lower is not None:
         start = math.log10(point.lower) if point.lower > 0 else low
         ends = [max(start, low), x]
@@ -203,24 +221,65 @@ def _point(axes: Any, point: Point, low: float, slot: float, order: int, total: 
     axes.errorbar(
         [x], [score.mean], yerr=[error], fmt=look.marker, color=look.colour, ms=5.5, capsize=2,
         lw=0.9, mfc=look.colour if point.row.first.schedule == "every_round" else "white", zorder=4,
-    )  # fmt: skip
+    )[0].set_gid(f"point-{id(point)}")  # fmt: skip
 
 
-def _legend(figure: Figure, points: Sequence[Point]) -> None:
+def number_points(axes: Any, numbered: Sequence[tuple[Point, int]]) -> None:
+    """Write each point's number beside it, where it covers neither marker nor number."""
+    from matplotlib.patheffects import withStroke
+
+    markers = [line for line in axes.lines if line.get_gid()]
+    places = {line.get_gid(): line.get_xydata()[0] for line in markers}
+    figure = axes.figure
+    scale = figure.dpi / 72
+    spots = {gid: axes.transData.transform(xy) for gid, xy in places.items()}
+    taken = [_box(x, y, 5 * scale, 5 * scale) for x, y in spots.values()]
+    for point, number in numbered:
+        gid = f"point-{id(point)}"
+        x, y = spots[gid]
+        wide = (2.3 + 2.6 * len(str(number))) * scale
+        options = [
+            (dx, dy, _box(x + dx * scale, y + dy * scale, wide, 4.5 * scale)) for dx, dy in _AROUND
+        ]
+        dx, dy, box = min(options, key=lambda o: sum(_overlap(o[2], other) for other in taken))
+        taken.append(box)
+        axes.annotate(
+            str(number), places[gid], xytext=(dx, dy), textcoords="offset points", ha="center",
+            va="center", fontsize=6.5, color=INK, zorder=6,
+            path_effects=[withStroke(linewidth=1.6, foreground="white")],
+        )  # fmt: skip
+
+
+def _box(x: float, y: float, half_width: float, half_height: float) -> Box:
+    return x - half_width, y - half_height, x + half_width, y + half_height
+
+
+def _overlap(one: Box, other: Box) -> float:
+    wide = min(one[2], other[2]) - max(one[0], other[0])
+    tall = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0.0, wide) * max(0.0, tall)
+
+
+def _legend(figure: Figure, keys: Mapping[int, Row], side: float, height: float) -> None:
+    """Every row by its number, then what lines and fillings mean."""
     from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
-    names = dict.fromkeys(point.row.first.algorithm for point in points)
-    looks = {name: algorithm_look(name) for name in names}
-    handles = [
-        Line2D([], [], ls="", marker=look.marker, color=look.colour, label=name)
-        for name, look in looks.items()
-    ]
+    handles: list[Any] = []
+    for number, row in keys.items():
+        look = algorithm_look(row.first.algorithm)
+        filled = look.colour if row.first.schedule == "every_round" else "white"
+        mark: dict[str, Any] = {"marker": look.marker, "color": look.colour, "mfc": filled}
+        handles.append(Line2D([], [], ls="", label=f"{number}  {_name(row)}", **mark))
     handles += [
-        Line2D([], [], ls="", marker="o", color=FAINT, label="in every round"),
-        Line2D([], [], ls="", marker="o", color=FAINT, mfc="white", label="in some rounds"),
+        Line2D([], [], ls="", marker="o", color=FAINT, mfc="white", label="only in some rounds"),
         Line2D([], [], color=FAINT, lw=1.0, label="not beaten in both"),
         Line2D([], [], color=FAINT, marker="|", ms=7, lw=0.9, label="measured at least"),
         Line2D([], [], color=INK, lw=0.9, ls=(0, (6, 2)), label="without protection"),
         Line2D([], [], color=CHANCE.colour, lw=0.8, label="chance"),
+        Patch(facecolor="#000000", alpha=_SHADE, label="collapse"),
     ]
-    figure.legend(handles=handles, loc="upper right", frameon=False, bbox_to_anchor=(1.0, 0.93))
+    figure.legend(
+        handles=handles, loc="upper left", frameon=False, labelspacing=0.45, handlelength=1.8,
+        bbox_to_anchor=(1 - side, 1 - 0.5 / height),
+    )  # fmt: skip

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedprivacy.report.audit_figure import claim_kind, record_claim
 from fedprivacy.report.canvas import new_figure
-from fedprivacy.report.palette import FAINT, HAIRLINE, INK, algorithm_look
+from fedprivacy.report.palette import HAIRLINE, INK, algorithm_look
 from fedprivacy.report.rows import Row
-from fedprivacy.report.words import dataset_title, epsilon_text
+from fedprivacy.report.words import dataset_title, delta_text, epsilon_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,6 +23,9 @@ RECONSTRUCTIONS_FILE = "reconstructions.npz"
 _MOST_ROWS, _SHOWN = 9, 4
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
+
+
+_BUDGET_PANEL = 2.55
 
 
 def load_reconstructions(folders: Sequence[Path]) -> dict[str, Pair]:
@@ -91,24 +95,56 @@ def _rank(row: Row) -> float:
 
 
 def _epsilon(row: Row) -> float:
-    value = (row.privacy or {}).get("epsilon")
+    """Proved for one record, whatever unit the headline speaks of."""
+    value = record_claim(row).get("epsilon")
     return math.inf if value is None else float(value)
 
 
 def budget_figure(rows: Sequence[Row]) -> Figure | None:
-    """Similarity of reconstructions, and score, against proven epsilon; None for fewer than three.
+    """Similarity of reconstructions, and score, against proven epsilon of one record.
+
+    A panel for each kind of claim with at least three finite budgets; None where there is none.
 
     Args:
         rows: of one dataset.
     """
     tried = [row for row in rows if _similarities(row)]
-    finite = [row for row in tried if row.protected and math.isfinite(_epsilon(row))]
-    if len(finite) < 3:
+    kinds = {kind: _of_kind(tried, kind) for kind in dict.fromkeys(map(claim_kind, tried)) if kind}
+    panels = {kind: own for kind, own in kinds.items() if len(own) >= 3}
+    if not panels:
         return None
-    figure = new_figure(6.4, 3.1)
-    axes = figure.add_axes((0.1, 0.16, 0.6, 0.68))
-    for algorithm in dict.fromkeys(row.first.algorithm for row in finite):
-        own = sorted((r for r in finite if r.first.algorithm == algorithm), key=_epsilon)
+    entries = 1 + 2 * len({row.first.algorithm for own in panels.values() for row in own})
+    width, foot = 6.4, 0.25 + 0.2 * math.ceil(entries / 3)
+    height = 0.3 + _BUDGET_PANEL * len(panels) + foot
+    figure = new_figure(width, height)
+    raw = [value for row in tried if not row.protected for value in _similarities(row)]
+    for place, (kind, own) in enumerate(panels.items()):
+        bottom = foot + _BUDGET_PANEL * (len(panels) - 1 - place) + 0.55
+        box = (0.62 / width, bottom / height, 1 - 0.8 / width, (_BUDGET_PANEL - 0.85) / height)
+        _budgets(figure.add_axes(box), kind, own, raw)
+    figure.text(
+        0.1 / width, 1 - 0.1 / height,
+        f"{dataset_title(*rows[0].dataset)}: {_measure(tried[0])} of reconstructions; a failed "
+        "attack proves nothing", va="top", fontsize=9, color=INK,
+    )  # fmt: skip
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        handles |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(
+        handles=list(handles.values()), labels=list(handles), loc="lower left", ncol=3,
+        frameon=False, bbox_to_anchor=(0.0, 0.0),
+    )  # fmt: skip
+    return figure
+
+
+def _of_kind(rows: Sequence[Row], kind: Any) -> list[Row]:
+    finite = [row for row in rows if row.protected and claim_kind(row) == kind]
+    return sorted((row for row in finite if math.isfinite(_epsilon(row))), key=_epsilon)
+
+
+def _budgets(axes: Any, kind: Any, rows: Sequence[Row], raw: Sequence[float]) -> None:
+    for algorithm in dict.fromkeys(row.first.algorithm for row in rows):
+        own = [row for row in rows if row.first.algorithm == algorithm]
         look, xs = algorithm_look(algorithm), [_epsilon(row) for row in own]
         means = [float(np.mean(_similarities(row))) for row in own]
         name = f"{algorithm}: similarity"
@@ -118,25 +154,19 @@ def budget_figure(rows: Sequence[Row]) -> Figure | None:
             xs, scores, marker=look.marker, mfc="white", color=look.colour, ls=(0, (2, 1.5)),
             label=f"{algorithm}: {own[0].metric}",
         )  # fmt: skip
-    raw = [value for row in tried if not row.protected for value in _similarities(row)]
     if raw:
         axes.axhline(
-            float(np.mean(raw)), color=INK, lw=0.9, ls=(0, (6, 2)), label="none: similarity"
-        )
+            float(np.mean(raw)), color=INK, lw=0.9, ls=(0, (6, 2)),
+            label="without protection: similarity",
+        )  # fmt: skip
     axes.set_xscale("log")
     axes.axhline(0, color=HAIRLINE, lw=0.7)
-    axes.set_xlabel("proven epsilon of the whole run (upper bound)")
-    axes.set_ylabel("mean similarity; score")
-    measure = _measure(finite[0])
-    axes.set_title(
-        f"{dataset_title(*rows[0].dataset)}: {measure} of reconstructions", loc="left", color=INK
+    relation, view, delta = kind
+    axes.set_xlabel(
+        f"proven epsilon of one record (upper bound), {relation}, view {view}, "
+        f"\u03b4={delta_text(delta)}"
     )
-    axes.text(
-        1.02, 0.02, "a failed attack\nproves nothing", transform=axes.transAxes, fontsize=7,
-        color=FAINT,
-    )  # fmt: skip
-    figure.legend(loc="upper left", bbox_to_anchor=(0.71, 0.86), frameon=False)
-    return figure
+    axes.set_ylabel("mean similarity; score")
 
 
 def _found(row: Row) -> list[Mapping[str, Any]]:

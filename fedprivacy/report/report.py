@@ -178,7 +178,8 @@ def _audits(material: Material, folder: Path) -> list[Path]:
 
     written, pairs = [], load_reconstructions(material.folders)
     for name, rows in by_dataset(material.rows):
-        own = [one for one in material.attacks if one.row.dataset == rows[0].dataset]
+        drawn_rows = {id(row) for row in main_rows(rows)}
+        own = [one for one in material.attacks if id(one.row) in drawn_rows]
         with style():
             for kind, drawn in (
                 ("audit", audit_figure(rows)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 AUDIT_FILE = "audit.npz"
 _LOWEST = 1e-3
+_MARKERS = ("^", "v", "<", ">", "P", "X", "*", "h", "D")
+_PANEL, _TALL, _CHARACTER = 2.3, 1.95, 0.062
+_GUESSING: dict[str, Any] = {"color": FAINT, "lw": 0.7, "ls": (0, (1, 2))}
 _DASHES: dict[str, Any] = {
     "every_round": "-",
     "first_round": (0, (4, 1.5)),
@@ -105,22 +109,30 @@ def _standardised(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def roc_figure(found: Sequence[Attack]) -> Figure | None:
-    """ROC curves of one dataset on log axes, one panel for each attack; None without any."""
+    """ROC curves of one dataset on log axes, one panel for each attack; None without any.
+
+    Algorithms differ in colour and marker, schedules in their line; the legend stands below.
+    """
     names = list(dict.fromkeys(attack.name for attack in found))
     if not names:
         return None
-    figure = new_figure(2.35 * len(names) + 2.2, 3.0)
-    width, height = figure.get_figwidth(), figure.get_figheight()
+    width = max(_PANEL * len(names) + 0.75, 6.4)
+    looks = _looks(found)
+    widest = max(len(label) for label in looks)
+    columns = max(1, min(len(looks), int((width - 0.2) / (0.62 + _CHARACTER * widest))))
+    foot = 0.62 + 0.19 * math.ceil(len(looks) / columns)
+    height = 0.68 + _TALL + foot
+    figure = new_figure(width, height)
     grid = figure.add_gridspec(
-        1, len(names), left=0.55 / width, right=1 - 2.05 / width, top=1 - 0.68 / height,
-        bottom=0.55 / height, wspace=0.2,
+        1, len(names), left=0.6 / width, right=1 - 0.12 / width, top=1 - 0.68 / height,
+        bottom=foot / height, wspace=0.16,
     )  # fmt: skip
     for index, name in enumerate(names):
         axes = figure.add_subplot(grid[0, index])
         for attack in (one for one in found if one.name == name):
-            _curve(axes, attack)
+            _curve(axes, attack, looks[_label(attack.row)])
         line = np.logspace(np.log10(_LOWEST), 0, 20)
-        axes.plot(line, line, color=FAINT, lw=0.7, ls=(0, (1, 2)))
+        axes.plot(line, line, **_GUESSING)
         axes.set(xscale="log", yscale="log", xlim=(_LOWEST, 1), ylim=(_LOWEST, 1.15))
         axes.set_title(name, loc="left", color=INK)
         axes.set_xlabel("false-positive rate")
@@ -129,37 +141,58 @@ def roc_figure(found: Sequence[Attack]) -> Figure | None:
         else:
             axes.set_ylabel("true-positive rate")
     title = f"{dataset_title(*found[0].row.dataset)}: who was in training? All seeds together"
-    figure.suptitle(title, x=0.55 / width, y=1 - 0.1 / height, ha="left", va="top", fontsize=9.5)
-    _legend(figure, found, width, height)
+    figure.suptitle(title, x=0.6 / width, y=1 - 0.1 / height, ha="left", va="top", fontsize=9.5)
+    _legend(figure, looks, columns)
     return figure
 
 
-def _curve(axes: Any, attack: Attack) -> None:
+def _curve(axes: Any, attack: Attack, style: Mapping[str, Any]) -> None:
     fpr, tpr = roc(attack.scores, attack.included)
-    style = _style(attack.row)
-    axes.step(np.maximum(fpr, _LOWEST / 10), np.maximum(tpr, _LOWEST / 10), where="post", **style)
+    axes.step(
+        np.maximum(fpr, _LOWEST / 10), np.maximum(tpr, _LOWEST / 10), where="post",
+        markevery=0.16, **style,
+    )  # fmt: skip
 
 
-def _style(row: Row) -> dict[str, Any]:
+def _looks(found: Sequence[Attack]) -> dict[str, dict[str, Any]]:
+    """How each row is drawn, by its label; then what is no row."""
+    rows = {_label(attack.row): attack.row for attack in found}
+    alike: dict[tuple[str, str], list[str]] = {}
+    for label, row in rows.items():
+        alike.setdefault((row.first.algorithm, row.first.schedule), []).append(label)
+    looks = {
+        label: _style(row, alike[row.first.algorithm, row.first.schedule].index(label))
+        for label, row in rows.items()
+    }
+    return {**looks, "guessing": _GUESSING}
+
+
+def _style(row: Row, place: int) -> dict[str, Any]:
+    """Look of a row; ``place`` tells it from others of the same algorithm and schedule."""
     look = algorithm_look(row.first.algorithm)
     dash = _DASHES.get(row.first.schedule, "-") if row.protected else (0, (6, 2))
-    return {"color": look.colour, "ls": dash, "lw": 1.3}
+    marker = look.marker if place == 0 else _MARKERS[(place - 1) % len(_MARKERS)]
+    filled = look.colour if place % 2 else "white"
+    return {
+        "color": look.colour, "ls": dash, "lw": 1.3, "marker": marker, "ms": 4.2, "mfc": filled,
+    }  # fmt: skip
 
 
-def _legend(figure: Figure, found: Sequence[Attack], width: float, height: float) -> None:
+def _legend(figure: Figure, looks: Mapping[str, dict[str, Any]], columns: int) -> None:
     from matplotlib.lines import Line2D
 
-    rows = {attack.row.first.cell_id: attack.row for attack in found}.values()
-    handles = [Line2D([], [], label=_label(row), **_style(row)) for row in rows]
-    handles.append(Line2D([], [], color=FAINT, lw=0.7, ls=(0, (1, 2)), label="guessing"))
+    handles = [Line2D([], [], label=label, **style) for label, style in looks.items()]
     figure.legend(
-        handles=handles, loc="upper left", frameon=False,
-        bbox_to_anchor=(1 - 2.0 / width, 1 - 0.6 / height),
+        handles=handles, loc="lower left", frameon=False, ncol=columns, columnspacing=1.2,
+        bbox_to_anchor=(0.0, 0.0), handlelength=3.2,
     )  # fmt: skip
 
 
 def _label(row: Row) -> str:
-    return f"{row.algorithm}\n{row.schedule}" if row.protected else "without protection"
+    if not row.protected:
+        plain = row.first.federation == "fedavg"
+        return "without protection" if plain else f"without protection, {row.first.federation}"
+    return f"{row.algorithm}, {row.schedule}"
 
 
 def attack_lines(found: Sequence[Attack]) -> list[dict[str, str]]:
@@ -175,6 +208,8 @@ def attack_lines(found: Sequence[Attack]) -> list[dict[str, str]]:
         area = "undefined" if one.auc is None else f"{one.auc:.3f}"
         lines.append(
             {
+                "dataset": attack.row.first.dataset,
+                "federation": attack.row.first.federation,
                 "algorithm": attack.row.algorithm,
                 "schedule": attack.row.schedule if attack.row.protected else "-",
                 "attack": attack.name,
