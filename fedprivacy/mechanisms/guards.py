@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fedprivacy.errors import ProtectionError
 
@@ -31,4 +35,79 @@ def check_update(update: torch.Tensor) -> None:
         raise ProtectionError(
             f"{bad} of {update.numel()} values of the update are NaN or infinite; nothing was "
             "sent. Training became non-finite: lower federation.lr."
+        )
+
+
+def check_values(values: NDArray[np.float64], who: str) -> None:
+    """Fail closed on anything but a finite, non-empty ``(d,)`` float64 array.
+
+    What ``check_update`` is to a mechanism, for those who call a filter's function by itself.
+
+    Args:
+        values: what is to be protected.
+        who: the filter, for the message.
+
+    Raises:
+        ProtectionError: says what is wrong; nothing may leave the site.
+    """
+    if not isinstance(values, np.ndarray):
+        raise ProtectionError(
+            f"{who}: the update must be a numpy array, got {type(values).__name__}; nothing was "
+            "sent"
+        )
+    if values.ndim != 1 or values.size == 0:
+        raise ProtectionError(
+            f"{who}: the update must be one flat vector of at least one value, got shape "
+            f"{values.shape}; nothing was sent"
+        )
+    if values.dtype != np.float64:
+        # Noise written into integers is cut off, down to the raw value.
+        raise ProtectionError(
+            f"{who}: the update must be float64, got {values.dtype}; nothing was sent. Convert a "
+            "difference of weights with .astype(numpy.float64); counts are none."
+        )
+    bad = int(np.count_nonzero(~np.isfinite(values)))
+    if bad:
+        raise ProtectionError(
+            f"{who}: the update is not finite: {bad} of {values.size} values are NaN or infinite; "
+            "nothing was sent"
+        )
+
+
+def check_noisy(values: NDArray[np.float64], who: str) -> NDArray[np.float64]:
+    """The protected ``(d,)`` values, which may not have overflown.
+
+    Raises:
+        ProtectionError: a value is NaN or infinite.
+    """
+    bad = int(np.count_nonzero(~np.isfinite(values)))
+    if bad:
+        raise ProtectionError(
+            f"{who}: {bad} of {values.size} protected values are NaN or infinite: the noise or the "
+            "update is too large for a number; nothing was sent"
+        )
+    return values
+
+
+def check_steps(steps: int, who: str) -> None:
+    """Refuse a number of local steps that is not a whole number of at least 1.
+
+    Raises:
+        ProtectionError: names the number.
+    """
+    if not (isinstance(steps, int | np.integer) and steps >= 1):
+        raise ProtectionError(
+            f"{who}: steps={steps!r}, allowed is a whole number of at least 1; nothing was sent"
+        )
+
+
+def check_strength(strength: float, who: str) -> None:
+    """Refuse a strength that no schedule gives.
+
+    Raises:
+        ProtectionError: names the strength.
+    """
+    if not (math.isfinite(strength) and strength >= 0):
+        raise ProtectionError(
+            f"{who}: strength={strength}, allowed is a finite number from 0 up; nothing was sent"
         )
