@@ -29,8 +29,9 @@ from fedprivacy.config.schema import GaussianConf, SvtConf, SvtExactConf, SvtFla
 from fedprivacy.mechanisms.adaptive_clip import gradient_noise
 from fedprivacy.mechanisms.calibration import RunPlan, calibrated
 from fedprivacy.mechanisms.gaussian import percentile_sigma
-from fedprivacy.mechanisms.gaussian_clipped import SiteClipRule, noise_event
+from fedprivacy.mechanisms.gaussian_clipped import noise_event
 from fedprivacy.mechanisms.local_source import response_epsilon
+from fedprivacy.mechanisms.site_clip import SiteClipRule
 from fedprivacy.mechanisms.svt import svt_scales
 from fedprivacy.mechanisms.svt_exact import exact_event
 from fedprivacy.mechanisms.svt_flare28 import flare28_price

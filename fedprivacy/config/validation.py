@@ -31,10 +31,11 @@ from fedprivacy.device import DEVICES, resolve_device
 from fedprivacy.errors import ConfigError
 from fedprivacy.mechanisms.central_gaussian import check_central
 from fedprivacy.mechanisms.dpsgd_ranges import check_settings
-from fedprivacy.mechanisms.gaussian_clipped import check_clipped, site_rule
+from fedprivacy.mechanisms.gaussian_clipped import check_clipped
 from fedprivacy.mechanisms.local_source import check_source
 from fedprivacy.mechanisms.percentile import check_percentile
 from fedprivacy.mechanisms.settling import settle
+from fedprivacy.mechanisms.site_clip import site_rule
 from fedprivacy.mechanisms.svt_exact import check_exact
 from fedprivacy.mechanisms.svt_flare28 import check_flare28
 from fedprivacy.metrics import check_metric_fits

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from fedprivacy.errors import ConfigError
+from fedprivacy.errors import ConfigError, ProtectionError
 
 COUNT_SENSITIVITY = 0.5
 _SMALLEST, _LARGEST = 1e-8, 1e8
@@ -89,6 +89,14 @@ def moved_clip(clip: float, rate: float, excess: float) -> float:
         clip: of this round or step.
         rate: step of its logarithm.
         excess: noisy share within the clip norm, less the share that is wanted; any finite number.
+
+    Raises:
+        ProtectionError: the clip norm is not finite and > 0, or another number is not finite.
     """
+    if not (math.isfinite(clip) and clip > 0 and math.isfinite(rate) and math.isfinite(excess)):
+        raise ProtectionError(
+            f"the clip norm {clip} cannot be moved by rate {rate} times {excess}: allowed are "
+            "finite numbers, the clip norm above 0"
+        )
     step = max(-50.0, min(50.0, -rate * excess))
     return min(max(clip * math.exp(step), _SMALLEST), _LARGEST)

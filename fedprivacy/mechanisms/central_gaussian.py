@@ -26,17 +26,19 @@ from fedprivacy.config.schema import CentralGaussianConf
 from fedprivacy.errors import ConfigError, ProtectionError
 from fedprivacy.mechanisms.adaptive_clip import ClipRule, default_count_noise, gradient_noise
 from fedprivacy.mechanisms.base import Placement, Protected, Release
-from fedprivacy.mechanisms.gaussian_clipped import NO_NOISE, check_clip_rule, check_clipped
-from fedprivacy.mechanisms.guards import check_update
+from fedprivacy.mechanisms.gaussian_clipped import NO_NOISE, check_clipped
+from fedprivacy.mechanisms.guards import check_noisy, check_strength, check_update
 from fedprivacy.mechanisms.none import OFF_SCHEDULE
+from fedprivacy.mechanisms.site_clip import check_clip_rule
 from fedprivacy.training.plain import train_plain
 from fedprivacy.training.randomness import Streams
 from fedprivacy.training.task import LocalTask, Trained
 
 _PLACEMENT: Placement = "aggregate"
+_WHO = "central_gaussian"
 
 
-def check_central(conf: CentralGaussianConf) -> None:
+def check_central(conf: CentralGaussianConf | CentralGaussian) -> None:
     """Refuse parameters for which the mechanism is not defined.
 
     Raises:
@@ -96,6 +98,9 @@ class CentralGaussian:
     name = "central_gaussian"
     placement = _PLACEMENT
 
+    def __post_init__(self) -> None:
+        check_central(self)
+
     @staticmethod
     def from_conf(conf: CentralGaussianConf) -> CentralGaussian:
         """The mechanism of a configuration.
@@ -103,7 +108,6 @@ class CentralGaussian:
         Raises:
             ConfigError: a value is out of range.
         """
-        check_central(conf)
         return CentralGaussian(
             conf.clip,
             conf.noise_multiplier,
@@ -190,15 +194,17 @@ class CentralGaussian:
             streams: the server's own.
 
         Raises:
-            ConfigError: the number of updates is not the declared one.
-            ProtectionError: an update is not a finite flat vector, there is none, they differ in
-                size, or clip norm or strength are no positive numbers; nothing is published.
+            ConfigError: the number of updates is not the declared one, or the clip norm is not
+                finite and > 0.
+            ProtectionError: an update is not a finite flat vector, none came, or their sizes
+                differ; the strength is not from 0 up; nothing is published.
         """
         n = len(updates)
         self._check_round(updates, strength, clip)
         self.check_sites(n)
-        for update in updates:
-            check_update(update)
+        _check_averaged(updates)
+        check_strength(strength, _WHO)
+        check_clipped(clip, self.noise_multiplier * strength, "gaussian")
         z, rule = self.noise_multiplier * strength, self._clip_rule(strength, n)
         norms = [float(update.double().norm()) for update in updates]
         total = torch.zeros_like(updates[0], dtype=torch.float64)
@@ -207,7 +213,7 @@ class CentralGaussian:
         own = gradient_noise(z, rule.count_noise) if rule is not None else z
         scale = mean_noise(own, clip, n)
         noise = streams.numpy("noise").normal(0.0, scale, total.numel())
-        mean = total / n + torch.from_numpy(noise)
+        mean = torch.from_numpy(check_noisy((total / n).numpy() + noise, _WHO))
         following: float | None = None
         if rule is not None:
             within = sum(norm <= clip for norm in norms)
@@ -237,3 +243,15 @@ class CentralGaussian:
         if noise is None:
             noise = default_count_noise(z, n)
         return ClipRule(self.clip_quantile, self.clip_rate, noise, n)
+
+
+def _check_averaged(updates: Sequence[torch.Tensor]) -> None:
+    """Refuse updates that have no average; one of another size would be stretched to fit."""
+    for update in updates:
+        check_update(update)
+    sizes = [update.numel() for update in updates]
+    if len(set(sizes)) != 1:
+        raise ProtectionError(
+            f"{_WHO}: {len(sizes)} updates of sizes {sorted(set(sizes))} have no average: allowed "
+            "is at least one, all of one size; nothing was published"
+        )

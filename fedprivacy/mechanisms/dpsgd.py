@@ -20,7 +20,7 @@ from fedprivacy.mechanisms.grad_engines.base import GradEngine, physical_batches
 from fedprivacy.mechanisms.grad_engines.certificate import ensure_certified
 from fedprivacy.mechanisms.grad_engines.choose import build_engine
 from fedprivacy.mechanisms.grad_engines.clipping import CLIPPINGS, Clipping, Contribution
-from fedprivacy.mechanisms.guards import check_update
+from fedprivacy.mechanisms.guards import check_strength, check_update
 from fedprivacy.mechanisms.noise_reach import noise_in_weights
 from fedprivacy.mechanisms.none import off_schedule_release, unprotected_release
 from fedprivacy.mechanisms.sampling import (
@@ -135,10 +135,12 @@ class DpSgd:
         leave.
 
         Raises:
-            ProtectionError: the gradient engine does not clip this model's gradients.
+            ProtectionError: the gradient engine does not clip this model's gradients, or the
+                strength is not from 0 up.
         """
         if task.strength is None:
             return train_plain(task)
+        check_strength(task.strength, self.name)
         model, loss = task.parameters.model, task.loss
         contribution = Contribution(self._clipping, self.augmentations)
         engine = build_engine(self.grad_engine, model, loss, contribution, self.physical_batch)

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from fedprivacy.config.schema import GaussianConf
 from fedprivacy.errors import ConfigError, ProtectionError
 from fedprivacy.mechanisms.base import Placement, Protected, Release
-from fedprivacy.mechanisms.guards import check_update, checked_values
+from fedprivacy.mechanisms.guards import check_noisy, check_update, check_values
 from fedprivacy.mechanisms.none import off_schedule_release
 from fedprivacy.training.plain import train_plain
 from fedprivacy.training.task import LocalTask, Trained
 
 _PLACEMENT: Placement = "update"
+_WHO = "Gaussian filter"
+_SMALLEST = float(np.finfo(np.float32).tiny)
 UNPROVED = (
     "nothing bounds how far one record or site moves the update, and the scale of the noise is "
     "itself read from the update: the percentile-scaled Gaussian has no finite epsilon"
@@ -50,15 +52,26 @@ def percentile_sigma(update: NDArray[np.float64], sigma0: float, percentile: flo
     """Noise scale: ``sigma0 * P_percentile(|w_i| : w_i != 0)`` over the ``(d,)`` update.
 
     Raises:
-        ProtectionError: the update is all zero, so that there is nothing to take a scale from.
+        ProtectionError: the update is not finite and flat, or all zero, so that there is nothing
+            to take a scale from, or so small that its scale is lost in a float32.
+        ConfigError: see ``check_gaussian``.
     """
+    check_gaussian(sigma0, percentile)
+    check_values(update, _WHO)
     magnitudes = np.abs(update[update != 0])
     if magnitudes.size == 0:
         raise ProtectionError(
             "the update is all zero and the Gaussian filter takes its scale from it: no noise "
             "would be added. Nothing was sent. Check that federation.lr is not 0."
         )
-    return sigma0 * float(np.percentile(magnitudes, percentile))
+    sigma = sigma0 * float(np.percentile(magnitudes, percentile))
+    if sigma0 > 0 and sigma < _SMALLEST:
+        raise ProtectionError(
+            f"the update is so small that noise of {sigma:.3g}, which the Gaussian filter takes "
+            "from it, is lost in float32 weights. Nothing was sent. Raise algorithm.sigma0, "
+            "algorithm.percentile or federation.lr."
+        )
+    return sigma
 
 
 def gaussian_filter(
@@ -69,15 +82,16 @@ def gaussian_filter(
     No clipping and no scaling by the number of steps. ``sigma0 = 0`` returns the update as is.
 
     Raises:
-        ProtectionError: the update is empty or not finite, or all zero with sigma0 > 0.
+        ProtectionError: the update is not finite and flat; or all zero, or next to it, with
+            sigma0 > 0.
         ConfigError: see ``check_gaussian``.
     """
     check_gaussian(sigma0, percentile)
-    update = checked_values(update, "gaussian")
+    check_values(update, _WHO)
     if sigma0 == 0:
         return update, 0.0
     sigma = percentile_sigma(update, sigma0, percentile)
-    return update + sigma * rng.standard_normal(update.size), sigma
+    return check_noisy(update + sigma * rng.standard_normal(update.size), _WHO), sigma
 
 
 @dataclass(frozen=True)
@@ -95,6 +109,9 @@ class PercentileGaussian:
     name = "gaussian"
     placement = _PLACEMENT
 
+    def __post_init__(self) -> None:
+        check_gaussian(self.sigma0, self.percentile)
+
     @staticmethod
     def from_conf(conf: GaussianConf) -> PercentileGaussian:
         """The mechanism of a configuration.
@@ -102,7 +119,6 @@ class PercentileGaussian:
         Raises:
             ConfigError: a value is out of range.
         """
-        check_gaussian(conf.sigma0, conf.percentile)
         return PercentileGaussian(conf.sigma0, conf.percentile)
 
     def train(self, task: LocalTask) -> Trained:

@@ -19,7 +19,6 @@ One site, replace_one, C = ``clip`` and z = noise multiplier of the round, both 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,17 +28,22 @@ import torch
 from numpy.typing import NDArray
 
 from fedprivacy.config.schema import GaussianClippedConf
-from fedprivacy.errors import ConfigError
-from fedprivacy.mechanisms.adaptive_clip import moved_clip
+from fedprivacy.errors import ConfigError, ProtectionError
 from fedprivacy.mechanisms.base import Placement, Protected, Release
-from fedprivacy.mechanisms.guards import check_update
+from fedprivacy.mechanisms.guards import (
+    check_noisy,
+    check_strength,
+    check_update,
+    check_values,
+)
 from fedprivacy.mechanisms.none import off_schedule_release
+from fedprivacy.mechanisms.site_clip import SiteClipRule, check_adaptive, site_rule
 from fedprivacy.training.plain import train_plain
 from fedprivacy.training.task import LocalTask, Trained
 
 _PLACEMENT: Placement = "update"
+_WHO = "clipped filter"
 NOISES = ("gaussian", "laplace")
-CLIPPINGS = ("fixed", "adaptive")
 NO_NOISE = "noise_multiplier=0 adds no noise: clipping alone proves nothing"
 _ORDERS = {"gaussian": 2, "laplace": 1}
 
@@ -67,6 +71,10 @@ def check_clipped(clip: float, noise_multiplier: float, noise: str) -> None:
     if not (math.isfinite(noise_multiplier) and noise_multiplier >= 0):
         fix = "algorithm.noise_multiplier=1.0"
         raise ConfigError("algorithm.noise_multiplier", noise_multiplier, "finite and >= 0", fix)
+    _check_noise(noise)
+
+
+def _check_noise(noise: str) -> None:
     if noise not in NOISES:
         allowed = f"one of {', '.join(NOISES)}"
         raise ConfigError("algorithm.noise", noise, allowed, "algorithm.noise=gaussian")
@@ -79,7 +87,13 @@ def clip_norm(values: NDArray[np.float64], clip: float, noise: str) -> NDArray[n
         values: finite.
         clip: C.
         noise: ``gaussian`` clips the L2 norm, ``laplace`` the L1 norm.
+
+    Raises:
+        ProtectionError: the values are not finite and flat.
+        ConfigError: see ``check_clipped``.
     """
+    check_clipped(clip, 0.0, noise)
+    check_values(values, _WHO)
     norm = float(np.linalg.norm(values, _ORDERS[noise]))
     return values * (clip / norm) if norm > clip else values
 
@@ -87,9 +101,22 @@ def clip_norm(values: NDArray[np.float64], clip: float, noise: str) -> NDArray[n
 def add_noise(
     values: NDArray[np.float64], scale: float, noise: str, rng: NoiseSource
 ) -> NDArray[np.float64]:
-    """``(d,)`` values with noise on each; ``scale`` is sigma (gaussian) or b (laplace)."""
+    """``(d,)`` values with noise on each; ``scale`` is sigma (gaussian) or b (laplace).
+
+    Raises:
+        ProtectionError: the values are not finite and flat, before or after, or the scale is not
+            finite and >= 0.
+        ConfigError: the noise is neither.
+    """
+    _check_noise(noise)
+    check_values(values, _WHO)
+    if not (math.isfinite(scale) and scale >= 0):
+        raise ProtectionError(
+            f"{_WHO}: noise of scale {scale}, allowed is a finite number from 0 up; nothing was "
+            "sent. Lower algorithm.clip or algorithm.noise_multiplier."
+        )
     draw = rng.normal if noise == "gaussian" else rng.laplace
-    return values + draw(0.0, scale, values.size)
+    return check_noisy(values + draw(0.0, scale, values.size), _WHO)
 
 
 def expected_norm(size: int, scale: float, noise: str) -> float:
@@ -98,7 +125,12 @@ def expected_norm(size: int, scale: float, noise: str) -> float:
 
 
 def noise_event(multiplier: float, noise: str) -> dp_accounting.DpEvent:
-    """Noise of ``multiplier`` clip norms; to be entered with ``replace_one``."""
+    """Noise of ``multiplier`` clip norms; to be entered with ``replace_one``.
+
+    Raises:
+        ConfigError: the multiplier is not finite and >= 0, or the noise is unknown.
+    """
+    check_clipped(1.0, multiplier, noise)
     if multiplier == 0:
         return dp_accounting.NonPrivateDpEvent()
     if noise == "gaussian":
@@ -126,6 +158,11 @@ class ClippedGaussian:
     name = "gaussian_clipped"
     placement = _PLACEMENT
 
+    def __post_init__(self) -> None:
+        check_clipped(self.clip, self.noise_multiplier, self.noise)
+        if self.rule is not None:
+            check_adaptive(self.rule, self.noise_multiplier, self.noise)
+
     @staticmethod
     def from_conf(conf: GaussianClippedConf) -> ClippedGaussian:
         """The mechanism of a configuration.
@@ -133,7 +170,6 @@ class ClippedGaussian:
         Raises:
             ConfigError: a value is out of range.
         """
-        check_clipped(conf.clip, conf.noise_multiplier, conf.noise)
         return ClippedGaussian(conf.clip, conf.noise_multiplier, conf.noise, site_rule(conf))
 
     def train(self, task: LocalTask) -> Trained:
@@ -149,6 +185,7 @@ class ClippedGaussian:
         check_update(update)
         if task.strength is None:
             return Protected(update)
+        check_strength(task.strength, _WHO)
         clip, raw = self._clip(task), update.cpu().numpy().astype(np.float64)
         scale = self._own_noise(task.strength) * clip
         clipped = clip_norm(raw, clip, self.noise)
@@ -162,8 +199,19 @@ class ClippedGaussian:
         return Protected(result, expected_norm(update.numel(), scale, self.noise), signal)
 
     def _clip(self, task: LocalTask) -> float:
-        """C of the round; a clip norm that the task carries for another mechanism is not ours."""
-        return self.clip if self.rule is None or task.clip is None else task.clip
+        """C of the round; a clip norm that the task carries for another mechanism is not ours.
+
+        Raises:
+            ProtectionError: the clip norm that was sent along is not finite and > 0.
+        """
+        if self.rule is None or task.clip is None:
+            return self.clip
+        if not (math.isfinite(task.clip) and task.clip > 0):
+            raise ProtectionError(
+                f"{_WHO}: the clip norm of the round is {task.clip}, allowed is a finite number "
+                "above 0; nothing was sent"
+            )
+        return task.clip
 
     def _own_noise(self, strength: float) -> float:
         """Noise of the update over C, which leaves the indicator its share."""
@@ -189,101 +237,3 @@ class ClippedGaussian:
             event = self.rule.dp_event(z)
         reason = "" if z > 0 else NO_NOISE
         return Release(event, "site", "replace_one", reason, details)
-
-
-def site_rule(conf: GaussianClippedConf) -> SiteClipRule | None:
-    """The rule of an adaptive clip norm; None where it is fixed.
-
-    Raises:
-        ConfigError: a value is out of range, or the indicator alone would use up the budget.
-    """
-    check_clip_rule(conf.clipping, conf.clip_quantile, conf.clip_rate)
-    if conf.clipping == "fixed":
-        return None
-    if conf.noise != "gaussian":
-        raise ConfigError(
-            "algorithm.clipping",
-            conf.clipping,
-            f"fixed with noise={conf.noise}: the indicator's Gaussian noise has no pure epsilon",
-            "algorithm.clipping=fixed or algorithm.noise=gaussian",
-        )
-    noise = conf.indicator_noise
-    if noise is None:
-        noise = 1.5 * conf.noise_multiplier
-    rule = SiteClipRule(conf.clip_quantile, conf.clip_rate, noise)
-    rule.update_noise(conf.noise_multiplier)
-    return rule
-
-
-def check_clip_rule(clipping: str, quantile: float, rate: float) -> None:
-    """Refuse an unknown clipping, and a quantile or a rate out of range.
-
-    Raises:
-        ConfigError: names the key, the value and what is allowed.
-    """
-    if clipping not in CLIPPINGS:
-        allowed = f"one of {', '.join(CLIPPINGS)}"
-        raise ConfigError("algorithm.clipping", clipping, allowed, "algorithm.clipping=fixed")
-    if not 0 < quantile < 1:
-        fix = "algorithm.clip_quantile=0.5"
-        raise ConfigError("algorithm.clip_quantile", quantile, "above 0 and below 1", fix)
-    if not (math.isfinite(rate) and rate > 0):
-        raise ConfigError("algorithm.clip_rate", rate, "finite and > 0", "algorithm.clip_rate=0.2")
-
-
-@dataclass(frozen=True)
-class SiteClipRule:
-    """How a clip norm may follow a quantile of the sites' update norms without being told them.
-
-    Andrew, Thakkar, McMahan & Ramaswamy 2021 (arXiv 1905.03871, algorithm 1) at site level, for a
-    server that is not trusted: each site adds its own noise to its own indicator. A pure rule: the
-    clip norm of a round is a function of the indicators that sites sent in earlier rounds, which
-    somebody who remembers them (the server) has to apply and send along.
-
-    With n sites the mean indicator has noise ``indicator_noise / sqrt(n)`` beside a signal of at
-    most 1/2, so after T rounds log C has wandered by rate * indicator_noise * sqrt(T/n): with 3
-    sites and noise 3, by 1.1 in 10 rounds, more than the rule can steer. It takes tens of sites.
-
-    Attributes:
-        quantile: share of the sites that the clip norm should not cut.
-        rate: step of its logarithm in one round.
-        indicator_noise: s, standard deviation of the noise on one indicator.
-    """
-
-    quantile: float = 0.5
-    rate: float = 0.2
-    indicator_noise: float = 3.0
-
-    def update_noise(self, noise_multiplier: float) -> float:
-        """Noise multiplier of the update, so that update and indicator together cost z.
-
-        The indicator is at most 1/2 from 0, so its noise multiplier is 2 s:
-        1/z^2 = 1/z_update^2 + 1/(2 s)^2 (Andrew et al. 2021, theorem 1).
-
-        Raises:
-            ConfigError: 2 s <= z: the indicator alone would cost that much.
-        """
-        if not 2 * self.indicator_noise > noise_multiplier > 0:
-            allowed = f"above half the noise multiplier, {noise_multiplier / 2:g}, itself above 0"
-            fix = f"algorithm.indicator_noise={2 * noise_multiplier:g}: 94 % is left to the update"
-            raise ConfigError("algorithm.indicator_noise", self.indicator_noise, allowed, fix)
-        return float((noise_multiplier**-2 - (2 * self.indicator_noise) ** -2) ** -0.5)
-
-    def indicator(self, norm: float, clip: float, rng: NoiseSource) -> float:
-        """What a site sends: whether its norm was within the clip norm, centred, with noise."""
-        noise = float(rng.normal(0.0, self.indicator_noise, 1)[0])
-        return (0.5 if norm <= clip else -0.5) + noise
-
-    def next_clip(self, clip: float, indicators: Sequence[float]) -> float:
-        """The clip norm of the next round from the indicators of this one, one a site."""
-        within = math.fsum(indicators) / len(indicators) + 0.5
-        return moved_clip(clip, self.rate, within - self.quantile)
-
-    def dp_event(self, noise_multiplier: float) -> dp_accounting.DpEvent:
-        """Update and indicator of one site in one round; composes to one Gaussian of z."""
-        return dp_accounting.ComposedDpEvent(
-            (
-                dp_accounting.GaussianDpEvent(self.update_noise(noise_multiplier)),
-                dp_accounting.GaussianDpEvent(2 * self.indicator_noise),
-            )
-        )

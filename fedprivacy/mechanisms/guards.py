@@ -38,29 +38,76 @@ def check_update(update: torch.Tensor) -> None:
         )
 
 
-def checked_values(update: NDArray[np.float64], filter_name: str) -> NDArray[np.float64]:
-    """The ``(d,)`` update as float64, for a filter that is called with an array.
+def check_values(values: NDArray[np.float64], who: str) -> None:
+    """Fail closed on anything but a finite, non-empty ``(d,)`` float64 array.
 
-    Integers become floats: noise added in their type would be cut off.
+    What ``check_update`` is to a mechanism, for those who call a filter's function by itself.
+
+    Args:
+        values: what is to be protected.
+        who: the filter, for the message.
 
     Raises:
-        ProtectionError: not a numeric array, not flat, empty, or not finite; nothing may leave.
+        ProtectionError: says what is wrong; nothing may leave the site.
     """
-    if not isinstance(update, np.ndarray) or update.dtype.kind not in "fiu":
-        kind = getattr(update, "dtype", type(update).__name__)
-        raise ProtectionError(f"{filter_name} filter: the update is {kind}; nothing was sent")
-    if update.ndim != 1 or update.size == 0 or not np.isfinite(update).all():
+    if not isinstance(values, np.ndarray):
         raise ProtectionError(
-            f"{filter_name} filter: the update is not finite and flat; nothing was sent"
+            f"{who}: the update must be a numpy array, got {type(values).__name__}; nothing was "
+            "sent"
         )
-    return update.astype(np.float64)
+    if values.ndim != 1 or values.size == 0:
+        raise ProtectionError(
+            f"{who}: the update must be one flat vector of at least one value, got shape "
+            f"{values.shape}; nothing was sent"
+        )
+    if values.dtype != np.float64:
+        # Noise written into integers is cut off, down to the raw value.
+        raise ProtectionError(
+            f"{who}: the update must be float64, got {values.dtype}; nothing was sent. Convert a "
+            "difference of weights with .astype(numpy.float64); counts are none."
+        )
+    bad = int(np.count_nonzero(~np.isfinite(values)))
+    if bad:
+        raise ProtectionError(
+            f"{who}: the update is not finite: {bad} of {values.size} values are NaN or infinite; "
+            "nothing was sent"
+        )
 
 
-def check_steps(steps: int, filter_name: str) -> None:
-    """Refuse a number of local steps that nothing can be divided by.
+def check_noisy(values: NDArray[np.float64], who: str) -> NDArray[np.float64]:
+    """The protected ``(d,)`` values, which may not have overflown.
 
     Raises:
-        ProtectionError: below 1, or not a finite number.
+        ProtectionError: a value is NaN or infinite.
     """
-    if not (math.isfinite(steps) and steps >= 1):
-        raise ProtectionError(f"{filter_name} filter: steps={steps}; nothing was sent")
+    bad = int(np.count_nonzero(~np.isfinite(values)))
+    if bad:
+        raise ProtectionError(
+            f"{who}: {bad} of {values.size} protected values are NaN or infinite: the noise or the "
+            "update is too large for a number; nothing was sent"
+        )
+    return values
+
+
+def check_steps(steps: int, who: str) -> None:
+    """Refuse a number of local steps that is not a whole number of at least 1.
+
+    Raises:
+        ProtectionError: names the number.
+    """
+    if not (isinstance(steps, int | np.integer) and steps >= 1):
+        raise ProtectionError(
+            f"{who}: steps={steps!r}, allowed is a whole number of at least 1; nothing was sent"
+        )
+
+
+def check_strength(strength: float, who: str) -> None:
+    """Refuse a strength that no schedule gives.
+
+    Raises:
+        ProtectionError: names the strength.
+    """
+    if not (math.isfinite(strength) and strength >= 0):
+        raise ProtectionError(
+            f"{who}: strength={strength}, allowed is a finite number from 0 up; nothing was sent"
+        )

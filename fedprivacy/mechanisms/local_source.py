@@ -35,35 +35,63 @@ from fedprivacy.training.task import LocalTask, Trained
 _PLACEMENT: Placement = "source"
 
 
-def check_source(conf: LocalSourceConf) -> None:
+def check_source(conf: LocalSourceConf | LocalSource) -> None:
     """Refuse parameters for which the mechanism is not defined.
 
     Raises:
         ConfigError: names the key, the value and what is allowed.
     """
-    bounds = list(conf.bounds)
-    if not (len(bounds) == 2 and all(map(math.isfinite, bounds)) and bounds[0] < bounds[1]):
-        allowed = "two finite numbers, the smaller first"
-        raise ConfigError("algorithm.bounds", bounds, allowed, "algorithm.bounds=[-3,3]")
-    if conf.radius is not None and not (math.isfinite(conf.radius) and conf.radius > 0):
-        raise ConfigError(
-            "algorithm.radius", conf.radius, "null or finite and > 0", "algorithm.radius=null"
-        )
+    check_bounds(conf.bounds, conf.radius)
     if not (math.isfinite(conf.noise_multiplier) and conf.noise_multiplier >= 0):
         fix = "algorithm.noise_multiplier=1.0"
         raise ConfigError("algorithm.noise_multiplier", conf.noise_multiplier, "finite, >= 0", fix)
-    if not 0 < conf.label_keep <= 1:
+    check_keep(conf.label_keep)
+
+
+def check_bounds(bounds: Sequence[float], radius: float | None) -> None:
+    """Refuse a box or a ball that features cannot be clipped to.
+
+    Raises:
+        ConfigError: names the key, the value and what is allowed.
+    """
+    given = list(bounds)
+    if not (len(given) == 2 and all(map(math.isfinite, given)) and given[0] < given[1]):
+        allowed = "two finite numbers, the smaller first"
+        raise ConfigError("algorithm.bounds", given, allowed, "algorithm.bounds=[-3,3]")
+    if radius is not None and not (math.isfinite(radius) and radius > 0):
+        raise ConfigError(
+            "algorithm.radius", radius, "null or finite and > 0", "algorithm.radius=null"
+        )
+
+
+def check_keep(keep: float) -> None:
+    """Refuse a probability to keep a label that is none.
+
+    Raises:
+        ConfigError: names the key, the value and what is allowed.
+    """
+    if not 0 < keep <= 1:
         fix = "algorithm.label_keep=0.9"
-        raise ConfigError("algorithm.label_keep", conf.label_keep, "above 0, at most 1", fix)
+        raise ConfigError("algorithm.label_keep", keep, "above 0, at most 1", fix)
 
 
 def response_epsilon(keep: float, classes: int) -> float:
-    """Pure epsilon of k-ary randomised response: log(p (k-1) / (1-p)); infinite at p = 1."""
+    """Pure epsilon of k-ary randomised response: log(p (k-1) / (1-p)); infinite at p = 1.
+
+    Raises:
+        ConfigError: p is no probability above 0.
+    """
+    check_keep(keep)
     return math.inf if keep == 1 else math.log(keep * (classes - 1) / (1 - keep))
 
 
 def diameter(size: int, bounds: Sequence[float], radius: float | None) -> float:
-    """L2 diameter D of the set that ``size`` features are clipped to."""
+    """L2 diameter D of the set that ``size`` features are clipped to.
+
+    Raises:
+        ConfigError: see ``check_bounds``.
+    """
+    check_bounds(bounds, radius)
     box = math.sqrt(size) * (bounds[1] - bounds[0])
     return box if radius is None else min(box, 2 * radius)
 
@@ -71,7 +99,18 @@ def diameter(size: int, bounds: Sequence[float], radius: float | None) -> float:
 def clip_features(
     x: NDArray[np.float64], bounds: Sequence[float], radius: float | None
 ) -> NDArray[np.float64]:
-    """``(n, d)`` features clipped to the box, then scaled towards its middle into the ball."""
+    """``(n, d)`` features clipped to the box, then scaled towards its middle into the ball.
+
+    Raises:
+        ProtectionError: a feature is not finite; NaN passes every clip.
+        ConfigError: see ``check_bounds``.
+    """
+    check_bounds(bounds, radius)
+    if x.ndim != 2 or not np.isfinite(x).all():
+        raise ProtectionError(
+            f"local_source: features of shape {x.shape} and type {x.dtype}, allowed are finite "
+            "numbers, one row for each record; nothing was trained"
+        )
     middle = (bounds[0] + bounds[1]) / 2
     inside = np.clip(x, bounds[0], bounds[1])
     if radius is None:
@@ -84,7 +123,20 @@ def clip_features(
 def randomised_response(
     labels: NDArray[np.int64], keep: float, classes: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """``(n,)`` labels, each kept with probability ``keep``, else another, uniformly."""
+    """``(n,)`` labels, each kept with probability ``keep``, else another, uniformly.
+
+    Raises:
+        ProtectionError: a label is none of 0 .. classes - 1, which no other label turns into.
+        ConfigError: ``keep`` is no probability above 0.
+    """
+    check_keep(keep)
+    whole = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
+    if classes < 2 or not whole or ((labels < 0) | (labels >= classes)).any():
+        raise ProtectionError(
+            f"local_source: labels of shape {labels.shape} and type {labels.dtype}, allowed is one "
+            f"whole number from 0 to {classes - 1} for each record, of 2 classes at least; nothing "
+            "was trained"
+        )
     kept = rng.random(len(labels)) < keep
     other = (labels + rng.integers(1, classes, len(labels))) % classes
     return np.where(kept, labels, other)
@@ -109,6 +161,9 @@ class LocalSource:
     name = "local_source"
     placement = _PLACEMENT
 
+    def __post_init__(self) -> None:
+        check_source(self)
+
     @staticmethod
     def from_conf(conf: LocalSourceConf) -> LocalSource:
         """The mechanism of a configuration.
@@ -116,7 +171,7 @@ class LocalSource:
         Raises:
             ConfigError: a value is out of range.
         """
-        check_source(conf)
+        check_bounds(conf.bounds, conf.radius)
         low, high = conf.bounds
         return LocalSource(conf.noise_multiplier, (low, high), conf.radius, conf.label_keep)
 
@@ -132,12 +187,18 @@ class LocalSource:
             rng: the site's own, the same in every round.
 
         Raises:
-            ProtectionError: a feature is not finite, or there is no one label for each record.
+            ProtectionError: a feature is not finite, there is no record, or no one label for each
+                record among the classes.
         """
         if y.ndim != 1:
             raise ProtectionError(
                 "local_source randomises one label for each record; masks have one for each voxel. "
                 "Nothing was trained: choose another algorithm for segmentation"
+            )
+        if len(x) == 0 or len(x) != len(y) or x.dtype != torch.float32:
+            raise ProtectionError(
+                f"local_source: {len(x)} records of {x.dtype} with {len(y)} labels, allowed is at "
+                "least one record of float32, each with its label; nothing was trained"
             )
         if not bool(torch.isfinite(x).all()):
             raise ProtectionError("a feature is NaN or infinite; nothing was trained")
@@ -146,7 +207,7 @@ class LocalSource:
         scale = self.noise_multiplier * diameter(flat.shape[1], self.bounds, self.radius) / 2
         noisy = clip_features(flat, self.bounds, self.radius)
         noisy += rng.normal(0.0, scale, flat.shape)
-        labels = randomised_response(y.numpy().astype(np.int64), self.label_keep, classes, rng)
+        labels = randomised_response(y.numpy(), self.label_keep, classes, rng)
         return (
             torch.from_numpy(noisy.astype(np.float32)).reshape(x.shape),
             torch.from_numpy(labels).to(y.dtype),

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from fedprivacy.config.schema import PercentileConf
 from fedprivacy.errors import ConfigError
 from fedprivacy.mechanisms.base import Placement, Protected, Release
-from fedprivacy.mechanisms.guards import check_steps, check_update, checked_values
+from fedprivacy.mechanisms.guards import check_steps, check_update, check_values
 from fedprivacy.mechanisms.none import off_schedule_release
 from fedprivacy.training.plain import train_plain
 from fedprivacy.training.task import LocalTask, Trained
 
 _PLACEMENT: Placement = "update"
+_WHO = "percentile filter"
 UNPROVED = (
     "the percentile filter is deterministic: dropping the smallest values and cutting the largest "
     "adds no noise, so what leaves is a function of the records and no epsilon is finite"
@@ -52,12 +53,13 @@ def percentile_filter(
         steps: local optimiser steps K of the round.
 
     Raises:
-        ProtectionError: the update is empty or not finite, or ``steps`` < 1.
+        ProtectionError: the update is not finite and flat, or ``steps`` is no whole number >= 1.
         ConfigError: see ``check_percentile``.
     """
     check_percentile(percentile, gamma)
-    check_steps(steps, "percentile")
-    u = checked_values(update, "percentile") / steps
+    check_values(update, _WHO)
+    check_steps(steps, _WHO)
+    u = update / steps
     magnitudes = np.abs(u)
     kept = magnitudes >= np.percentile(magnitudes, percentile)
     return np.where(kept, np.clip(u, -gamma, gamma) * steps, 0.0)
@@ -80,6 +82,9 @@ class PercentileFilter:
     name = "percentile"
     placement = _PLACEMENT
 
+    def __post_init__(self) -> None:
+        check_percentile(self.percentile, self.gamma)
+
     @staticmethod
     def from_conf(conf: PercentileConf) -> PercentileFilter:
         """The mechanism of a configuration.
@@ -87,7 +92,6 @@ class PercentileFilter:
         Raises:
             ConfigError: a value is out of range.
         """
-        check_percentile(conf.percentile, conf.gamma)
         return PercentileFilter(conf.percentile, conf.gamma)
 
     def train(self, task: LocalTask) -> Trained:

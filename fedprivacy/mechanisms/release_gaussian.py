@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from fedprivacy.config.schema import ReleaseGaussianConf
+from fedprivacy.errors import ProtectionError
 from fedprivacy.mechanisms.base import Placement, Protected, Release
 from fedprivacy.mechanisms.gaussian_clipped import (
     NO_NOISE,
@@ -26,7 +27,7 @@ from fedprivacy.mechanisms.gaussian_clipped import (
     clip_norm,
     noise_event,
 )
-from fedprivacy.mechanisms.guards import check_update
+from fedprivacy.mechanisms.guards import check_strength, check_update
 from fedprivacy.mechanisms.none import unprotected_release
 from fedprivacy.training.plain import train_plain
 from fedprivacy.training.randomness import Streams
@@ -58,6 +59,9 @@ class ReleaseGaussian:
     name = "release_gaussian"
     placement = _PLACEMENT
 
+    def __post_init__(self) -> None:
+        check_clipped(self.clip, self.noise_multiplier, "gaussian")
+
     @staticmethod
     def from_conf(conf: ReleaseGaussianConf) -> ReleaseGaussian:
         """The mechanism of a configuration.
@@ -65,7 +69,6 @@ class ReleaseGaussian:
         Raises:
             ConfigError: a value is out of range.
         """
-        check_clipped(conf.clip, conf.noise_multiplier, "gaussian")
         return ReleaseGaussian(conf.clip, conf.noise_multiplier)
 
     def train(self, task: LocalTask) -> Trained:
@@ -117,8 +120,15 @@ class ReleaseGaussian:
             streams: the server's own.
 
         Raises:
-            ProtectionError: the weights are not finite, before or after.
+            ProtectionError: the weights are not finite, before or after, the reference has another
+                shape, or the strength is not from 0 up.
         """
+        check_strength(strength, "release_gaussian")
+        if weights.shape != reference.shape:
+            raise ProtectionError(
+                f"release_gaussian: weights of shape {tuple(weights.shape)} beside a reference of "
+                f"shape {tuple(reference.shape)}; nothing was published"
+            )
         moved = weights - reference
         check_update(moved)
         scale = self.noise_multiplier * strength * self.clip

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from scipy.special import log_ndtr, ndtri
 
 from fedprivacy.errors import ProtectionError
+from fedprivacy.mechanisms.guards import check_values
 
 MAX_PASSES = 1000
+WHO = "sparse-vector filter"
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -80,8 +82,11 @@ def select_above_threshold(
         rng: source of all randomness.
 
     Raises:
-        ProtectionError: too few coordinates pass in ``MAX_PASSES`` passes.
+        ProtectionError: too few coordinates pass in ``MAX_PASSES`` passes; or the magnitudes, the
+            threshold, c or a scale are not finite or out of range.
     """
+    check_values(magnitudes, WHO)
+    _check_choice(scales.count, magnitudes.size, tau, scales.threshold, scales.query)
     threshold = tau + float(rng.laplace(0.0, scales.threshold, 1)[0])
     accepted = _accept(magnitudes, threshold, scales, rng)
     return np.unique(rng.choice(accepted, size=scales.count, replace=replace))
@@ -98,7 +103,7 @@ def _accept(magnitudes: Floats, threshold: float, scales: SvtScales, rng: Laplac
         if magnitudes.size - remaining.size >= scales.count:
             return np.concatenate(accepted)
     raise ProtectionError(
-        f"sparse-vector filter: only {magnitudes.size - remaining.size} of the {scales.count} "
+        f"{WHO}: only {magnitudes.size - remaining.size} of the {scales.count} "
         f"coordinates to upload passed the threshold {threshold:.3g} in {MAX_PASSES} passes; "
         "nothing was sent. Lower algorithm.tau or algorithm.epsilon (comparison noise "
         f"{scales.query:.3g}), or raise algorithm.gamma."
@@ -117,9 +122,29 @@ def select_top(scores: Floats, count: int, scale: float, rng: GumbelSource) -> I
         count: at least 1, at most d.
         scale: of the Gumbel noise.
         rng: source of the noise.
+
+    Raises:
+        ProtectionError: the scores, ``count`` or ``scale`` are not finite or out of range.
     """
+    check_values(scores, WHO)
+    _check_choice(count, scores.size, 0.0, scale)
     noisy = scores + (rng.gumbel(0.0, scale, scores.size) if scale > 0 else 0.0)
     return np.sort(np.argpartition(noisy, scores.size - count)[scores.size - count :])
+
+
+def _check_choice(count: int, size: int, tau: float, *scales: float) -> None:
+    """Refuse what would choose without the noise that is priced: NaN passes for no noise."""
+    if not 1 <= count <= size:
+        raise ProtectionError(
+            f"{WHO}: {count} of {size} coordinates to choose, allowed is 1 to {size}; nothing was "
+            "sent"
+        )
+    sound = all(math.isfinite(scale) and scale >= 0 for scale in scales)
+    if not (sound and math.isfinite(tau)):
+        raise ProtectionError(
+            f"{WHO}: threshold {tau:g} and noise of scale {', '.join(f'{s:g}' for s in scales)}, "
+            "allowed are finite numbers, scales from 0 up; nothing was sent"
+        )
 
 
 def bounded_range_epsilon(mu: float) -> float:

@@ -18,6 +18,7 @@ import torch
 from fedprivacy.errors import ConfigError
 from fedprivacy.mechanisms.base import Mechanism, Placement, Protected, Release
 from fedprivacy.mechanisms.gaussian_clipped import ClippedGaussian
+from fedprivacy.mechanisms.guards import check_update
 from fedprivacy.training.plain import train_plain
 from fedprivacy.training.task import LocalTask, Trained
 
@@ -69,6 +70,9 @@ class Stacked:
     name = "stacked"
     placement = _PLACEMENT
 
+    def __post_init__(self) -> None:
+        check_stack(self.parts)
+
     @staticmethod
     def of(parts: Sequence[Mechanism]) -> Stacked:
         """The stack of some mechanisms.
@@ -92,6 +96,7 @@ class Stacked:
         Raises:
             ProtectionError: from the first part that refuses; nothing leaves then.
         """
+        check_update(update)
         done = Protected(update)
         square = 0.0
         for number, part in enumerate(self.parts, start=1):

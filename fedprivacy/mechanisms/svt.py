@@ -14,9 +14,10 @@ from scipy.special import gammainc
 from fedprivacy.config.schema import SvtConf
 from fedprivacy.errors import ConfigError, ProtectionError
 from fedprivacy.mechanisms.base import Placement, Protected, Release
-from fedprivacy.mechanisms.guards import check_steps, check_update, checked_values
+from fedprivacy.mechanisms.guards import check_noisy, check_steps, check_update, check_values
 from fedprivacy.mechanisms.none import off_schedule_release
 from fedprivacy.mechanisms.selection import (
+    WHO,
     LaplaceSource,
     SvtScales,
     select_above_threshold,
@@ -76,12 +77,13 @@ def checked_update(update: NDArray[np.float64], steps: int, tau: float) -> NDArr
     """The ``(d,)`` update as float64.
 
     Raises:
-        ProtectionError: it is not finite and flat, ``steps`` < 1, or the threshold is no number.
+        ProtectionError: the update is not finite and flat, steps is no whole number >= 1, or tau
+            is not finite.
     """
-    check_steps(steps, "svt")
+    check_values(update, WHO)
+    check_steps(steps, WHO)
     if not math.isfinite(tau):
-        raise ProtectionError(f"svt filter: tau={tau}; nothing was sent")
-    return checked_values(update, "svt")
+        raise ProtectionError(f"{WHO}: tau={tau}, allowed is a finite number; nothing was sent")
 
 
 def svt_filter(
@@ -101,8 +103,7 @@ def svt_filter(
         rng: source of all randomness.
 
     Raises:
-        ProtectionError: the update is empty or not finite, ``steps`` < 1, or too few coordinates
-            pass the threshold.
+        ProtectionError: see ``check_filtered``; or too few coordinates pass the threshold.
         ConfigError: see ``check_svt``.
     """
     check_svt(conf)
@@ -114,7 +115,7 @@ def svt_filter(
     noisy = u[chosen] + rng.laplace(0.0, scales.release, chosen.size)
     result = np.zeros_like(update)
     result[chosen] = np.clip(noisy, -conf.gamma, conf.gamma) * steps
-    return result
+    return check_noisy(result, WHO)
 
 
 def release_noise_norm(released: int, gamma: float, scale: float, steps: int) -> float:
@@ -139,6 +140,9 @@ class SvtFilter:
     name = "svt"
     placement = _PLACEMENT
 
+    def __post_init__(self) -> None:
+        check_svt(self.conf)
+
     @staticmethod
     def from_conf(conf: SvtConf) -> SvtFilter:
         """The mechanism of a configuration.
@@ -146,7 +150,6 @@ class SvtFilter:
         Raises:
             ConfigError: a value is out of range.
         """
-        check_svt(conf)
         return SvtFilter(conf)
 
     def train(self, task: LocalTask) -> Trained:

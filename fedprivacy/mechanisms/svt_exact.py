@@ -50,7 +50,7 @@ from numpy.typing import NDArray
 from fedprivacy.accounting import pure_event
 from fedprivacy.accounting.pure import LARGEST
 from fedprivacy.config.schema import SvtExactConf
-from fedprivacy.errors import ConfigError, ProtectionError
+from fedprivacy.errors import ConfigError
 from fedprivacy.mechanisms.base import Placement, Protected, Release
 from fedprivacy.mechanisms.gaussian_clipped import (
     NO_NOISE,
@@ -60,13 +60,14 @@ from fedprivacy.mechanisms.gaussian_clipped import (
     expected_norm,
     noise_event,
 )
-from fedprivacy.mechanisms.guards import check_update, checked_values
+from fedprivacy.mechanisms.guards import check_strength, check_update, check_values
 from fedprivacy.mechanisms.none import off_schedule_release
 from fedprivacy.mechanisms.selection import bounded_range_epsilon, select_top, upload_count
 from fedprivacy.training.plain import train_plain
 from fedprivacy.training.task import LocalTask, Trained
 
 _PLACEMENT: Placement = "update"
+_WHO = "svt_exact filter"
 
 
 @dataclass(frozen=True)
@@ -159,13 +160,12 @@ def exact_filter(
         rng: source of all randomness.
 
     Raises:
-        ProtectionError: the update is empty or not finite, or the strength is negative.
+        ProtectionError: the update is not finite and flat, or the strength is not from 0 up.
         ConfigError: see ``check_exact``.
     """
     check_exact(conf)
-    update = checked_values(update, "svt_exact")
-    if not (math.isfinite(strength) and strength >= 0):
-        raise ProtectionError(f"svt_exact filter: strength={strength}; nothing was sent")
+    check_values(update, _WHO)
+    check_strength(strength, _WHO)
     scales = exact_scales(conf, update.size, strength)
     if scales.share == 0:
         chosen = np.sort(rng.choice(update.size, size=scales.count, replace=False))
@@ -191,6 +191,9 @@ class SvtExactFilter:
     name = "svt_exact"
     placement = _PLACEMENT
 
+    def __post_init__(self) -> None:
+        check_exact(self.conf)
+
     @staticmethod
     def from_conf(conf: SvtExactConf) -> SvtExactFilter:
         """The mechanism of a configuration.
@@ -198,7 +201,6 @@ class SvtExactFilter:
         Raises:
             ConfigError: a value is out of range.
         """
-        check_exact(conf)
         return SvtExactFilter(conf)
 
     def train(self, task: LocalTask) -> Trained:

@@ -43,9 +43,10 @@ from fedprivacy.accounting.pure import LARGEST
 from fedprivacy.config.schema import SvtFlare28Conf
 from fedprivacy.errors import ConfigError
 from fedprivacy.mechanisms.base import Placement, Protected, Release
-from fedprivacy.mechanisms.guards import check_update
+from fedprivacy.mechanisms.guards import check_noisy, check_update
 from fedprivacy.mechanisms.none import off_schedule_release
 from fedprivacy.mechanisms.selection import (
+    WHO,
     LaplaceSource,
     SvtScales,
     select_above_threshold,
@@ -128,8 +129,7 @@ def flare28_filter(
         rng: source of all randomness.
 
     Raises:
-        ProtectionError: the update is empty or not finite, ``steps`` < 1, or too few coordinates
-            pass the threshold.
+        ProtectionError: see ``svt.check_filtered``; or too few coordinates pass the threshold.
         ConfigError: see ``check_flare28``.
     """
     check_flare28(conf)
@@ -139,7 +139,7 @@ def flare28_filter(
     chosen = select_above_threshold(np.abs(clipped), tau, scales, conf.replace, rng)
     result = np.zeros_like(update)
     result[chosen] = (clipped[chosen] + rng.laplace(0.0, scales.release, chosen.size)) * steps
-    return result
+    return check_noisy(result, WHO)
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,9 @@ class SvtFlare28Filter:
     name = "svt_flare28"
     placement = _PLACEMENT
 
+    def __post_init__(self) -> None:
+        check_flare28(self.conf)
+
     @staticmethod
     def from_conf(conf: SvtFlare28Conf) -> SvtFlare28Filter:
         """The mechanism of a configuration.
@@ -162,7 +165,6 @@ class SvtFlare28Filter:
         Raises:
             ConfigError: a value is out of range.
         """
-        check_flare28(conf)
         return SvtFlare28Filter(conf)
 
     def train(self, task: LocalTask) -> Trained:

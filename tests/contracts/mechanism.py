@@ -65,7 +65,10 @@ class MechanismContract:
             torch.cat([torch.ones(42), torch.tensor([math.inf])]),
             torch.zeros(0),
             torch.ones(43, 1),
+            torch.tensor(1.0),
             torch.ones(43, dtype=torch.float64),
+            torch.ones(43, dtype=torch.int64),
+            torch.ones(43, dtype=torch.bool),
         ],
     )
     def test_fails_closed_and_at_once(

@@ -14,8 +14,9 @@ from fedprivacy.accounting import Event, epsilon
 from fedprivacy.accounting.what_if import gaussian_epsilon
 from fedprivacy.config.schema import GaussianClippedConf
 from fedprivacy.errors import ConfigError, ProtectionError
-from fedprivacy.mechanisms.gaussian_clipped import ClippedGaussian, SiteClipRule
+from fedprivacy.mechanisms.gaussian_clipped import ClippedGaussian
 from fedprivacy.mechanisms.server import SERVER_SITE, ServerSide
+from fedprivacy.mechanisms.site_clip import SiteClipRule
 from fedprivacy.training.plain import train_plain
 from fedprivacy.training.randomness import Streams
 

@@ -18,11 +18,11 @@ from fedprivacy.errors import ConfigError, ProtectionError
 from fedprivacy.mechanisms.base import Release
 from fedprivacy.mechanisms.gaussian_clipped import (
     ClippedGaussian,
-    SiteClipRule,
     add_noise,
     clip_norm,
     expected_norm,
 )
+from fedprivacy.mechanisms.site_clip import SiteClipRule
 from fedprivacy.training.task import Trained
 
 TRAINED = Trained(4, 0.0)

@@ -17,10 +17,13 @@ import torch
 from mutation import Mutant, mutated
 
 from fedprivacy.accounting.ledger import Ledger
+from fedprivacy.config.schema import DpsgdConf
 from fedprivacy.errors import ProtectionError
 from fedprivacy.mechanisms import dpsgd
 from fedprivacy.mechanisms.grad_engines import certificate
-from fedprivacy.mechanisms.grad_engines.clipping import CLIPPINGS, FLAT
+from fedprivacy.mechanisms.grad_engines.choose import ENGINES
+from fedprivacy.mechanisms.grad_engines.clipping import CLIPPINGS
+from fedprivacy.models.mlp import Mlp
 from fedprivacy.training.randomness import Streams, derive_seed
 
 
@@ -168,17 +171,33 @@ def unclipped(squares: torch.Tensor, _layers: object, _max_norm: float) -> torch
 
 @pytest.fixture
 def clip_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CLIPPINGS, "flat", replace(FLAT, factors=unclipped))
+    for name, rule in CLIPPINGS.items():
+        monkeypatch.setitem(CLIPPINGS, name, replace(rule, factors=unclipped))
     monkeypatch.setattr(certificate, "_certified", set())
 
 
 @pytest.mark.usefixtures("clip_skipped")
-@pytest.mark.parametrize("max_grad_norm", [1e-3, 1.0, 2.0, 1e4])
+@pytest.mark.parametrize("max_grad_norm", [1e-3, DpsgdConf().max_grad_norm, 2.0, 1e3])
+@pytest.mark.parametrize("engine", sorted(ENGINES))
+@pytest.mark.parametrize("rule", sorted(CLIPPINGS))
 def test_clip_skipped_is_refused_by_the_certificate(
-    make_task, checks: ModuleType, max_grad_norm: float
+    make_task, checks: ModuleType, rule: str, engine: str, max_grad_norm: float
 ) -> None:
+    settings = checks.settings(max_grad_norm=max_grad_norm, grad_engine=engine, clipping=rule)
     with pytest.raises(ProtectionError, match="lets one record contribute"):
-        dpsgd.DpSgd(**checks.settings(max_grad_norm=max_grad_norm)).train(make_task())
+        dpsgd.DpSgd(**settings).train(make_task())
+
+
+@pytest.mark.usefixtures("clip_skipped")
+@pytest.mark.parametrize("features", [28, 30])
+def test_clip_skipped_is_refused_for_tables_at_twice_the_default(
+    make_task, checks: ModuleType, features: int
+) -> None:
+    # Gradients of fresh networks for HIGGS and Wisconsin have norms between 1 and 2.
+    records = torch.randn(40, features, generator=torch.Generator().manual_seed(1))
+    task = make_task(make_model=lambda: Mlp(features, [128, 64], 1), x=records)
+    with pytest.raises(ProtectionError, match=r"a clip norm of .* was asked for, as a probe"):
+        dpsgd.DpSgd(**checks.settings(max_grad_norm=2.0)).train(task)
 
 
 @pytest.mark.usefixtures("clip_skipped")

@@ -21,6 +21,7 @@ from fedprivacy.mechanisms import (
     gaussian_clipped,
     local_source,
     release_gaussian,
+    site_clip,
     stacked,
 )
 from fedprivacy.mechanisms.registry import build_mechanism
@@ -103,7 +104,8 @@ def check_count_and_mean_share_one_budget(make_task, module: ModuleType) -> None
 
 
 def check_update_and_indicator_share_one_budget(make_task, module: ModuleType) -> None:
-    part = module.ClippedGaussian(CLIP, Z, "gaussian", module.SiteClipRule(0.5, 0.2, 0.75 * Z))
+    build = getattr(module, "ClippedGaussian", gaussian_clipped.ClippedGaussian)
+    part = build(CLIP, Z, "gaussian", module.SiteClipRule(0.5, 0.2, 0.75 * Z))
     task, trained = make_task(), train_plain(make_task())
     z = math.fsum(e.noise_multiplier**-2 for e in part.release(task, trained).dp_event.events)
     assert z == pytest.approx(Z**-2)
@@ -259,7 +261,7 @@ MUTANTS = [
     Mutant(central_gaussian, "count for free",
            "own = gradient_noise(z, rule.count_noise) if rule is not None else z", "own = z",
            "check_count_and_mean_share_one_budget"),
-    Mutant(gaussian_clipped, "indicator without noise",
+    Mutant(site_clip, "indicator without noise",
            "noise = float(rng.normal(0.0, self.indicator_noise, 1)[0])", "noise = 0.0",
            "check_update_and_indicator_share_one_budget"),
     Mutant(gaussian_clipped, "indicator for free",

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -19,6 +18,14 @@ from fedprivacy.errors import ProtectionError
 from fedprivacy.mechanisms.grad_engines.base import GradEngine, as_batch
 from fedprivacy.mechanisms.grad_engines.clipping import PLAIN, Contribution, parameter_layers
 from fedprivacy.mechanisms.grad_engines.loop import LoopEngine
+from fedprivacy.mechanisms.grad_engines.probes import (
+    SCALES,
+    binding_norm,
+    comparable,
+    finite_weights,
+    made_up_records,
+    without_dropout,
+)
 from fedprivacy.models.registry import per_sample_faults
 from fedprivacy.training.losses import Loss
 
@@ -27,10 +34,8 @@ NORM_TOLERANCE = 1e-4
 # the other way, TF32 on CUDA. The faults looked for are 20 % and more.
 GRADIENT_TOLERANCE = 1e-2
 BUDGET_S = 20.0
-# A bound of half a record's own gradient is one that clipping must enforce, whatever C is.
-BINDING = 0.5
-# Made-up records of unit size may overflow a model that expects smaller ones.
-_SIZES = (1.0, 0.1, 0.01)
+# Of each record: the loop's, the engine's alone and in the batch, each of these at two clip norms.
+_GRADIENTS = 5
 _certified: set[tuple[object, ...]] = set()
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -51,33 +56,31 @@ def ensure_certified(
 ) -> None:
     """Run ``certificate`` once per process for this architecture, engine, rule and bound ``c``.
 
-    ``x`` and ``y`` only tell shapes, dtypes and the device: the records tried are made up, so
-    that whether training is refused does not depend on private records.
+    ``x`` and ``y`` only tell shapes, dtypes and the device: the records tried are made up (see
+    ``probes``). Weights that are not finite are left to the training, whose update is not finite
+    then and cannot leave the site.
 
     Raises:
-        ProtectionError: see ``certificate``.
+        ProtectionError: see ``certificate``; no made-up record has a gradient to compare.
     """
     shapes = tuple((name, tuple(p.shape)) for name, p in model.named_parameters())
     place = (tuple(x.shape[1:]), str(x.device), getattr(loss, "__qualname__", repr(loss)))
     rule = (contribution.clipping.name, contribution.views)
     key = (type(model), repr(model), shapes, *place, engine.name, c, *rule)
-    if key in _certified:
+    if key in _certified or not finite_weights(model):
         return
-    draws = torch.Generator().manual_seed(0)
     # The loop takes records one by one in any case.
     k = 1 if isinstance(engine, LoopEngine) else 2
-    views = () if contribution.views == 1 else (contribution.views,)
-    fake_x = torch.randn((k, *views, *x.shape[1:]), generator=draws).to(x.device, x.dtype)
-    fake_y = torch.ones((k, *views, *y.shape[1:]), dtype=y.dtype, device=y.device)
-    fake_y[-1] = 0
-    for size in _SIZES:
-        try:
-            if certificate(model, loss, size * fake_x, fake_y, engine, c, contribution):
+    with without_dropout(model):
+        for records in made_up_records(x, y, k, contribution.views):
+            references = _references(model, loss, *records, contribution.views)
+            if comparable(references):
+                _compare(model, engine, records, references, c, contribution)
                 _certified.add(key)
-            return
-        except NotComparable:
-            if size == _SIZES[-1]:
-                raise
+                return
+    raise _incomparable(
+        f"made-up records with inputs of scale {SCALES[0]:g} down to {SCALES[-1]:g}", c
+    )
 
 
 def certificate(
@@ -91,11 +94,11 @@ def certificate(
 ) -> bool:
     """Check noise-free contributions of a few records against the one-by-one loop.
 
-    Each record's contribution has norm <= ``max_norm`` (1 + 1e-4) and equals the loop's, at
-    ``max_norm`` and at a bound below its own gradient, where an engine that does not clip is found
-    out whatever ``max_norm`` is. The records together sum, unclipped, to what the loop gives.
-    Records after the first are tried while that fits into about 20 seconds. Dropout is off
-    meanwhile.
+    Each record's contribution has norm <= C (1 + 1e-4) and equals the loop's, for C = ``max_norm``
+    and, where that is too large to cut the record, for one that must (``probes.binding_norm``): an
+    engine that does not clip would pass otherwise. The records together sum to what the loop
+    gives, unclipped and cut. Records after the first are tried while that fits into about 20
+    seconds. Dropout is off meanwhile.
 
     Args:
         model: on the device of ``x``; left as found.
@@ -107,60 +110,75 @@ def certificate(
         contribution: the engine's clipping rule, and the views that a record of ``x`` has.
 
     Returns:
-        False if the model's own weights are not finite: training ends before anything is sent.
+        False if the model's weights are not finite, so that nothing could be compared.
 
     Raises:
-        NotComparable: weights are finite, and yet no record has a finite gradient other than 0.
-        ProtectionError: the engine is wrong or fails on this model; names the layer if found.
+        ProtectionError: the engine is wrong or fails on this model; names the layer if found. Or
+            the weights are finite, but a record's gradient is NaN, infinite or zero.
     """
-    loop, views = LoopEngine(model, loss), contribution.views
-    references: list[torch.Tensor] = []
-    with _without_dropout(model):
-        start = time.perf_counter()
-        for one_x, one_y in zip(x, y, strict=True):
-            record = as_batch(one_x, views), as_batch(one_y, views)
-            references.append(_call(model, loop, loop.gradient, *record)[1])
-            # Four gradients a record: the loop's, the engine's alone, twice, and in the batch.
-            if (time.perf_counter() - start) * 4 * (1 + 1 / len(references)) > BUDGET_S:
-                break
-        if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
-            return False
-        norms = [float(reference.double().norm()) for reference in references]
-        _check_comparable(norms)
-        for i, (reference, norm) in enumerate(zip(references, norms, strict=True)):
-            one = x[i : i + 1], y[i : i + 1]
-            for bound in sorted({max_norm, min(max_norm, BINDING * norm)} - {0.0}):
-                got = _call(model, engine, engine.clipped_sum, *one, bound).total
-                _check_norm(model, engine, got, bound, max_norm)
-                _check_equal(model, engine, got, _clip(model, reference, bound, contribution))
-        k = len(references)
-        together = _call(model, engine, engine.clipped_sum, x[:k], y[:k], math.inf).total
-        _check_equal(model, engine, together, torch.stack(references).sum(0))
+    if not finite_weights(model):
+        return False
+    with without_dropout(model):
+        references = _references(model, loss, x, y, contribution.views)
+        if not comparable(references):
+            raise _incomparable("the records", max_norm)
+        _compare(model, engine, (x, y), references, max_norm, contribution)
     return True
+
+
+def _references(
+    model: nn.Module, loss: Loss, x: torch.Tensor, y: torch.Tensor, views: int
+) -> list[torch.Tensor]:
+    """Unclipped gradients ``(d,)`` of the first records, as many as there is time for."""
+    loop, references = LoopEngine(model, loss), list[torch.Tensor]()
+    start = time.perf_counter()
+    for one_x, one_y in zip(x, y, strict=True):
+        record = as_batch(one_x, views), as_batch(one_y, views)
+        references.append(_call(model, loop, loop.gradient, *record)[1])
+        spent = time.perf_counter() - start
+        if spent * _GRADIENTS * (1 + 1 / len(references)) > BUDGET_S:
+            break
+    return references
+
+
+def _compare(
+    model: nn.Module,
+    engine: GradEngine,
+    records: tuple[torch.Tensor, torch.Tensor],
+    references: Sequence[torch.Tensor],
+    max_norm: float,
+    contribution: Contribution,
+) -> None:
+    """Compare each record alone, then all of them together; see ``certificate``."""
+    (x, y), k, layers = records, len(references), parameter_layers(model)
+    bounds = [binding_norm(_parts(model, g), layers, max_norm) for g in references]
+    for i, (reference, bound) in enumerate(zip(references, bounds, strict=True)):
+        one = x[i : i + 1], y[i : i + 1]
+        for c in dict.fromkeys((max_norm, bound)):
+            got = _call(model, engine, engine.clipped_sum, *one, c).total
+            _check_norm(model, engine, got, c, max_norm)
+            _check_equal(model, engine, got, [_clip(model, reference, c, contribution)])
+    got = _call(model, engine, engine.clipped_sum, x[:k], y[:k], math.inf).total
+    _check_equal(model, engine, got, references)
+    if k > 1:
+        least = min(bounds)
+        got = _call(model, engine, engine.clipped_sum, x[:k], y[:k], least).total
+        expected = [_clip(model, reference, least, contribution) for reference in references]
+        _check_equal(model, engine, got, expected)
+
+
+def _parts(model: nn.Module, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return torch.split(gradient, [p.numel() for p in model.parameters()])
 
 
 def _clip(
     model: nn.Module, gradient: torch.Tensor, max_norm: float, contribution: Contribution
 ) -> torch.Tensor:
     # In float64, so that the norms are not those of the engine's own arithmetic.
-    wide = gradient.double()
-    parts = torch.split(wide, [p.numel() for p in model.parameters()])
+    parts = _parts(model, gradient.double())
     squares = torch.stack([part.square().sum() for part in parts]).unsqueeze(1)
     factors = contribution.clipping.factors(squares, parameter_layers(model), max_norm)
     return torch.cat([part * factor for part, factor in zip(parts, factors, strict=True)])
-
-
-@contextmanager
-def _without_dropout(model: nn.Module) -> Iterator[None]:
-    layers = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
-    modes = [layer.training for layer in layers]
-    for layer in layers:
-        layer.training = False
-    try:
-        yield
-    finally:
-        for layer, mode in zip(layers, modes, strict=True):
-            layer.training = mode
 
 
 def _call(
@@ -182,40 +200,34 @@ def _call(
         ) from error
 
 
-def _check_comparable(norms: list[float]) -> None:
-    if all(math.isfinite(norm) for norm in norms) and max(norms) > 0:
+def _check_norm(
+    model: nn.Module, engine: GradEngine, got: torch.Tensor, c: float, max_norm: float
+) -> None:
+    norm = float(got.double().norm())
+    if norm <= c * (1 + NORM_TOLERANCE):
         return
-    raise NotComparable(
-        "no record's contribution could be checked: the gradients of made-up records have norms "
-        f"{', '.join(f'{norm:g}' for norm in norms)}, though the weights are finite. Change the "
-        "model or the loss so that records of unit size have finite gradients other than 0"
+    asked = f"algorithm.max_grad_norm={max_norm:g} is promised"
+    if c != max_norm:
+        asked = (
+            f"a clip norm of {c:.6g} was asked for, as a probe; {asked}, which the record that "
+            "was tried does not reach"
+        )
+    raise ProtectionError(
+        f"gradient engine {engine.name!r} lets one record contribute {norm:.6g} where {asked}. "
+        f"{_advice(model, engine)}"
     )
 
 
-def _check_norm(
-    model: nn.Module, engine: GradEngine, got: torch.Tensor, bound: float, max_norm: float
-) -> None:
-    norm = float(got.double().norm())
-    if not norm <= bound * (1 + NORM_TOLERANCE):
-        promised = f"algorithm.max_grad_norm={max_norm:g} is promised"
-        if bound < max_norm:
-            promised = f"a clip norm of {bound:.6g} was asked for, to see whether it clips at all"
-        raise ProtectionError(
-            f"gradient engine {engine.name!r} lets one record contribute {norm:.6g} where "
-            f"{promised}. {_advice(model, engine)}"
-        )
-
-
 def _check_equal(
-    model: nn.Module, engine: GradEngine, got: torch.Tensor, expected: torch.Tensor
+    model: nn.Module, engine: GradEngine, got: torch.Tensor, summands: Sequence[torch.Tensor]
 ) -> None:
-    gap = got.double() - expected.double()
-    scale = float(expected.double().norm())
+    """Compare with the sum of ``summands``, up to a share of their norms: they may cancel out."""
+    gap = got.double() - torch.stack([one.double() for one in summands]).sum(0)
+    scale = math.fsum(float(one.double().norm()) for one in summands)
     if float(gap.norm()) <= GRADIENT_TOLERANCE * scale + 1e-12:
         return
-    sizes = [p.numel() for p in model.parameters()]
     worst = max(
-        zip(model.named_parameters(), torch.split(gap, sizes), strict=True),
+        zip(model.named_parameters(), _parts(model, gap), strict=True),
         key=lambda item: float(item[1].norm()),
     )[0][0]
     raise ProtectionError(
@@ -225,11 +237,21 @@ def _check_equal(
     )
 
 
+def _incomparable(records: str, max_norm: float) -> ProtectionError:
+    return ProtectionError(
+        f"the model's weights are finite, but {records} have gradients that are NaN, infinite or "
+        f"zero, so that nothing shows whether a record contributes algorithm.max_grad_norm="
+        f"{max_norm:g} at most; nothing was trained. Look for a layer that overflows or divides "
+        "by zero, and lower federation.lr if the weights have grown."
+    )
+
+
 def _advice(model: nn.Module, engine: GradEngine) -> str:
     faults = per_sample_faults(model)
-    suspects = f"Suspects: {'; '.join(faults)}. " if faults else ""
     if engine.name == "loop":
-        return suspects + "Change the model: see fedprivacy.models for layers that are safe."
-    if not faults:
-        return "Use algorithm.grad_engine=loop."
-    return suspects + "Remove them from the model, or use algorithm.grad_engine=loop."
+        way_out = "Change the model: see fedprivacy.models for layers that are safe."
+    elif faults:
+        way_out = "Remove them from the model, or use algorithm.grad_engine=loop."
+    else:
+        way_out = "Use algorithm.grad_engine=loop."
+    return (f"Suspects: {'; '.join(faults)}. " if faults else "") + way_out
