@@ -200,7 +200,6 @@ class CentralGaussian:
                 differ; the strength is not from 0 up; nothing is published.
         """
         n = len(updates)
-        self._check_round(updates, strength, clip)
         self.check_sites(n)
         _check_averaged(updates)
         check_strength(strength, _WHO)
@@ -220,19 +219,6 @@ class CentralGaussian:
             normal = float(streams.numpy("selection").normal())
             following = rule.next_clip(clip, within, n, normal)
         return Average(mean, scale * math.sqrt(total.numel()), following or clip)
-
-    @staticmethod
-    def _check_round(updates: Sequence[torch.Tensor], strength: float, clip: float) -> None:
-        if not updates or len({update.shape for update in updates}) > 1:
-            raise ProtectionError(
-                f"there is no average of updates of shapes "
-                f"{[tuple(update.shape) for update in updates]}; nothing was published"
-            )
-        if not (math.isfinite(clip) and clip > 0 and math.isfinite(strength) and strength >= 0):
-            raise ProtectionError(
-                f"clip={clip}, strength={strength}: allowed are a finite clip above 0 and a finite "
-                "strength from 0; nothing was published"
-            )
 
     def _clip_rule(self, strength: float, n: int) -> ClipRule | None:
         """How C moves; None where it stays. Without noise there is nothing to split: it stays."""

@@ -73,8 +73,8 @@ def check_svt(conf: SvtConf) -> None:
         raise ConfigError("algorithm.tau", conf.tau, "finite", "algorithm.tau=1e-6")
 
 
-def checked_update(update: NDArray[np.float64], steps: int, tau: float) -> NDArray[np.float64]:
-    """The ``(d,)`` update as float64.
+def check_filtered(update: NDArray[np.float64], steps: int, tau: float) -> None:
+    """Fail closed on what a sparse-vector filter cannot work on.
 
     Raises:
         ProtectionError: the update is not finite and flat, steps is no whole number >= 1, or tau
@@ -107,7 +107,7 @@ def svt_filter(
         ConfigError: see ``check_svt``.
     """
     check_svt(conf)
-    update = checked_update(update, steps, tau)
+    check_filtered(update, steps, tau)
     scales = svt_scales(conf, update.size)
     u = update / steps
     magnitudes = np.minimum(np.abs(u), conf.gamma)

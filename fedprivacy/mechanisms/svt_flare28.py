@@ -52,7 +52,7 @@ from fedprivacy.mechanisms.selection import (
     select_above_threshold,
     upload_count,
 )
-from fedprivacy.mechanisms.svt import check_svt, checked_update
+from fedprivacy.mechanisms.svt import check_filtered, check_svt
 from fedprivacy.training.plain import train_plain
 from fedprivacy.training.task import LocalTask, Trained
 
@@ -133,7 +133,7 @@ def flare28_filter(
         ConfigError: see ``check_flare28``.
     """
     check_flare28(conf)
-    update = checked_update(update, steps, tau)
+    check_filtered(update, steps, tau)
     scales = flare28_scales(conf, update.size)
     clipped = np.clip(update / steps, -conf.gamma, conf.gamma)
     chosen = select_above_threshold(np.abs(clipped), tau, scales, conf.replace, rng)

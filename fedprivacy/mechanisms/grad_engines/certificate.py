@@ -41,10 +41,6 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-class NotComparable(ProtectionError):
-    """Made-up records have no finite gradient other than 0: there is nothing to compare."""
-
-
 def ensure_certified(
     model: nn.Module,
     loss: Loss,
