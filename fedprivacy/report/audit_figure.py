@@ -72,7 +72,8 @@ def _panels(rows: Sequence[Row]) -> dict[Kind | None, list[Row]]:
 def record_claim(row: Row) -> Mapping[str, Any]:
     """What is claimed of one record, whatever unit the headline speaks of."""
     privacy = row.privacy or {}
-    return (privacy.get("per_unit") or {}).get("record") or privacy
+    stated = (privacy.get("per_unit") or {}).get("record")
+    return stated or (privacy if privacy.get("unit") == "record" else {})
 
 
 def claim_kind(row: Row) -> Kind | None:

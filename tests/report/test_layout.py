@@ -1,0 +1,161 @@
+"""Pictures at the size they are seen: nothing collides, leaves the canvas or hides data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedprivacy.audit.membership import membership
+from fedprivacy.report.audit_figure import audit_figure, claim_kind, falsified
+from fedprivacy.report.canvas import style
+from fedprivacy.report.curves import curves_figure
+from fedprivacy.report.overview import overview_figure
+from fedprivacy.report.price_list import price_list_figure
+from fedprivacy.report.reconstructions import budget_figure
+from fedprivacy.report.roc import Attack, attack_lines, roc_figure
+from fedprivacy.report.rows import Row, make_rows
+from fedprivacy.result import CellResult
+
+Check = Callable[[Any], None]
+LONG = {"algorithm.noise_multiplier": 12.3456, "algorithm.max_grad_norm": 0.123}
+
+
+def draw(make: Callable[..., Any], *args: Any) -> Any:
+    with style():
+        figure = make(*args)
+        figure.canvas.draw()
+    return figure
+
+
+def audited(cell: CellResult, lower: float, **changes: Any) -> CellResult:
+    """The cell with an audit, and with a claim for one record of its own kind."""
+    audit = {
+        "epsilon_lower": lower, "ceiling": 3.3, "confidence": 0.95, "delta": 1e-5,
+        "reconstruction": {"attack": "first layer", "mean_similarity": 0.3, "measure": "cosine"},
+        **changes,
+    }  # fmt: skip
+    return replace(cell, audit=audit)
+
+
+def claims(cell: CellResult, epsilon: float | None, relation: str = "zero_out") -> CellResult:
+    record = {
+        "unit": "record", "neighbouring": relation, "view": "server_updates", "epsilon": epsilon,
+        "infinite": epsilon is None, "epsilon_protected": epsilon or 2.2,
+    }  # fmt: skip
+    return replace(cell, privacy={**(cell.privacy or {}), "per_unit": {"record": record}})
+
+
+@pytest.fixture(scope="module")
+def cells(factory: ModuleType) -> list[CellResult]:
+    """Many audited settings of one dataset, with long names, and budgets up to a million."""
+    found = []
+    for seed in (0, 1):
+        for number, epsilon in enumerate((10.0, 100.0, 1e4, 1e6)):
+            more = {**LONG, "algorithm.noise_multiplier": 12.3456 + number}
+            cell = factory.make_result("dpsgd", seed=seed, config=more, reached=0.5 + 0.1 * number)
+            found.append(audited(claims(cell, epsilon), 0.4 * number))
+        first = factory.make_result("dpsgd", "first_round", seed=seed)
+        found.append(audited(claims(first, None), 2.9))
+        svt = factory.make_result("svt", "every_nth", seed=seed)
+        found.append(audited(svt, 1.0))
+        clipped = factory.make_result("gaussian", seed=seed)
+        found.append(audited(claims(clipped, 24.0, "replace_one"), 0.0))
+        found.append(audited(factory.make_result("none", seed=seed), 3.0))
+    return found
+
+
+@pytest.fixture(scope="module")
+def rows(cells: list[CellResult]) -> list[Row]:
+    return make_rows(cells)
+
+
+def attacks(rows: list[Row]) -> list[Attack]:
+    rng = np.random.default_rng(0)
+    found = []
+    for row in rows:
+        for name in ("updates", "loss threshold", "LiRA", "RMIA"):
+            coins = rng.random(400) < 0.5
+            scores = rng.normal(size=400) + coins
+            found.append(Attack(name, row, scores, coins, membership(name, scores, coins)))
+    return found
+
+
+def test_audits_of_many_settings(rows: list[Row], check_layout: Check) -> None:
+    figure = draw(audit_figure, rows)
+    check_layout(figure)
+    # Claims under two relations never share an axis.
+    assert len(figure.axes) == len({claim_kind(row) for row in rows} - {None}) == 2
+    about = [axes.get_xlabel() for axes in figure.axes]
+    assert all(
+        "epsilon of one record" in words and "view server_updates" in words for words in about
+    )
+    assert {words.split(", ")[1] for words in about} == {"zero_out", "replace_one"}
+
+
+def test_an_audits_bound_is_told_with_its_ceiling(rows: list[Row]) -> None:
+    assert "could have shown 3.30 at most" in falsified(rows)
+
+
+def test_membership_of_many_settings(rows: list[Row], check_layout: Check) -> None:
+    figure = draw(roc_figure, attacks(rows))
+    check_layout(figure)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(labels) == len(set(labels)) == len(rows) + 1
+    looks = {
+        (line.get_color(), line.get_linestyle(), line.get_marker(), line.get_markerfacecolor())
+        for line in figure.legends[0].get_lines()
+    }
+    assert len(looks) == len(labels)
+    grey = {(line.get_linestyle(), line.get_marker(), line.get_markerfacecolor() == "white")
+            for line in figure.legends[0].get_lines()}  # fmt: skip
+    assert len(grey) >= len(labels) - 1
+
+
+def test_membership_lines_name_dataset_and_federation(rows: list[Row]) -> None:
+    line = attack_lines(attacks(rows))[0]
+    assert (line["dataset"], line["federation"]) == ("higgs", "fedavg")
+
+
+def test_prices_of_many_settings(rows: list[Row], check_layout: Check) -> None:
+    figure = draw(price_list_figure, rows, 0.2)
+    check_layout(figure)
+    for axes in figure.axes:
+        numbers = [text.get_text() for text in axes.texts]
+        assert len(numbers) == len(set(numbers)) > 0
+    named = [text.get_text().split("  ")[0] for text in figure.legends[0].get_texts()]
+    assert {text.get_text() for axes in figure.axes for text in axes.texts} <= set(named)
+
+
+def test_budgets(rows: list[Row], check_layout: Check) -> None:
+    figure = draw(budget_figure, rows)
+    check_layout(figure)
+    assert "one record" in figure.axes[0].get_xlabel()
+    assert "zero_out" in figure.axes[0].get_xlabel()
+
+
+@pytest.mark.parametrize("status", ["collapsed", "failed"])
+def test_how_a_row_ended_covers_no_curve(
+    factory: ModuleType, check_layout: Check, status: str
+) -> None:
+    cells = [cell for cell in factory.demo_results() if cell.dataset == "ixi_tiny"]
+    rows = make_rows(cells)
+    assert any(status in row.status for row in rows)
+    figure = draw(curves_figure, rows)
+    check_layout(figure)
+    for axes in figure.axes:
+        inside = axes.get_window_extent()
+        for text in axes.texts:
+            assert text.get_window_extent().y0 >= inside.y1 - 1, text.get_text()
+
+
+def test_the_overview_of_two_sweeps_stays_readable(
+    factory: ModuleType, cells: list[CellResult], check_layout: Check
+) -> None:
+    figure = draw(overview_figure, make_rows([*factory.demo_results(), *cells]))
+    check_layout(figure)
+    assert figure.get_figwidth() <= 14
