@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from scipy import stats
 
 from fedprivacy.audit.binomial import interval
 
+_DRAWS = 500
 FALSE_POSITIVE_RATES: tuple[float, ...] = (0.001, 0.01, 0.1)
 
 Floats = NDArray[np.float64]
@@ -25,7 +26,8 @@ class Membership:
         attack: in words.
         auc: area under the ROC curve, ties counted half; 1/2 is guessing.
         tpr: true-positive rate at the largest false-positive rate not above each key.
-        interval: 95 % Clopper-Pearson interval of each.
+        interval: 95 % interval of each: Clopper-Pearson, or by a bootstrap over candidates where
+            the same ones were scored in several runs.
         members: number of canaries that were trained on.
         others: number of those that were not.
     """
@@ -76,6 +78,7 @@ def membership(
     scores: ArrayLike,
     included: ArrayLike,
     rates: Sequence[float] = FALSE_POSITIVE_RATES,
+    candidates: ArrayLike | None = None,
 ) -> Membership:
     """The success of an attack.
 
@@ -84,10 +87,43 @@ def membership(
         scores: ``(m,)``, larger means more likely trained on.
         included: ``(m,)`` bool.
         rates: false-positive rates to report at.
+        candidates: ``(m,)`` whose score each is, where a candidate has several: one that is easily
+            found is so in every run, so runs are no independent trials.
     """
     truth = np.asarray(included, dtype=bool)
     members = int(truth.sum())
     fpr, tpr = roc(scores, truth)
     found = {rate: float(tpr[fpr <= rate + 1e-12].max()) for rate in rates}
     around = {rate: interval(round(value * members), members) for rate, value in found.items()}
+    if candidates is not None:
+        around = _over_candidates(np.asarray(scores, dtype=float), truth, candidates, found)
     return Membership(attack, auc(scores, truth), found, around, members, int(truth.size - members))
+
+
+def _over_candidates(
+    scores: Floats, truth: NDArray[np.bool_], candidates: ArrayLike, found: Mapping[float, float]
+) -> dict[float, tuple[float, float]]:
+    """Percentile intervals of a bootstrap that draws candidates, each with all its scores.
+
+    A rate of 0 or 1 does not vary in a bootstrap; its interval is exact, with one trial for each
+    distinct candidate.
+    """
+    names, group = np.unique(np.asarray(candidates), return_inverse=True)
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.diff(scores[order]) != 0, True)
+    draws = np.random.default_rng(0).multinomial(len(names), [1 / len(names)] * len(names), _DRAWS)
+    rates: dict[float, list[float]] = {rate: [] for rate in found}
+    for counts in draws:
+        weights = counts[group[order]]
+        hits, alarms = np.cumsum(weights * truth[order]), np.cumsum(weights * ~truth[order])
+        if hits[-1] and alarms[-1]:
+            tpr, fpr = hits[ends] / hits[-1], alarms[ends] / alarms[-1]
+            for rate, values in rates.items():
+                values.append(float(tpr[fpr <= rate + 1e-12].max(initial=0.0)))
+    distinct = len(np.unique(group[truth]))
+    exact = {rate: interval(round(value * distinct), distinct) for rate, value in found.items()}
+    return {
+        rate: exact[rate] if found[rate] in (0.0, 1.0) or not values
+        else (float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975)))
+        for rate, values in rates.items()
+    }  # fmt: skip

@@ -100,7 +100,10 @@ def _attack(
 ) -> Attack:
     pooled = np.concatenate([_standardised(one) for one in scores])
     included = np.concatenate([seed["included"] for seed in seeds]).astype(bool)
-    return Attack(name, row, pooled, included, membership(name, pooled, included))
+    whose = [f"{site}/{number}" for seed in seeds for site, number in _who(seed)]
+    several = len(seeds) > 1
+    found = membership(name, pooled, included, candidates=whose if several else None)
+    return Attack(name, row, pooled, included, found)
 
 
 def _standardised(scores: NDArray[np.float64]) -> NDArray[np.float64]:

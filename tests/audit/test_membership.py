@@ -47,6 +47,45 @@ def test_rates_are_read_off_from_below_with_exact_intervals() -> None:
     json.dumps(found.to_json(), allow_nan=False)
 
 
+def test_runs_of_the_same_candidates_are_no_independent_trials() -> None:
+    """Ten runs in which each candidate scores alike tell no more than one of them does."""
+    rng, m, runs = np.random.default_rng(0), 200, 10
+    ease = rng.normal(size=m)
+    coins = rng.random((runs, m)) < 0.5
+    scores = 2.0 * ease * coins + 0.05 * rng.normal(size=(runs, m))
+    whose = np.tile(np.arange(m), runs)
+    together = membership("x", scores.ravel(), coins.ravel(), candidates=whose)
+    apart = membership("x", scores.ravel(), coins.ravel())
+    single = membership("x", scores[0], coins[0])
+
+    def wide(found, rate: float = 0.1) -> float:
+        return found.interval[rate][1] - found.interval[rate][0]
+
+    assert together.tpr == apart.tpr
+    assert wide(together) > 1.8 * wide(apart)
+    assert wide(together) < 1.5 * wide(single)
+    for rate, value in together.tpr.items():
+        assert together.interval[rate][0] <= value <= together.interval[rate][1]
+
+
+def test_the_bootstrap_covers_what_it_should() -> None:
+    """Scores of a known law, five runs of each candidate: the interval misses in few studies."""
+    m, runs, rate, missed = 150, 5, 0.1, 0
+    rng = np.random.default_rng(1)
+    big = rng.normal(size=400_000)
+    members = 1.5 * (big > 0) + rng.normal(size=big.size)
+    truth = float((members > np.quantile(rng.normal(size=big.size), 1 - rate)).mean())
+    for _ in range(60):
+        easy = rng.random(m) < 0.5
+        coins = rng.random((runs, m)) < 0.5
+        scores = 1.5 * easy * coins + rng.normal(size=(runs, m))
+        whose = np.tile(np.arange(m), runs)
+        low, high = membership("x", scores.ravel(), coins.ravel(), candidates=whose).interval[rate]
+        missed += not low <= truth <= high
+    # 5 % of 60 is 3; more than 9 would have probability below 0.002.
+    assert missed <= 9
+
+
 def test_intervals_at_the_ends() -> None:
     assert interval(0, 10)[0] == 0.0
     assert interval(10, 10)[1] == 1.0
