@@ -564,7 +564,10 @@ class PruningConf:
         chance_rounds: end a trial whose score has not been above chance in any of so many first
             rounds; 0: never.
         min_snr: end a trial whose averaged update is this much smaller than the noise in it ...
-        snr_rounds: ... in so many rounds in a row; 0: never.
+        snr_rounds: ... in so many rounds in a row; 0: never. One round says little of it: what the
+            rounds share adds up, noise does not.
+        reach: refuse, before training, settings that can move the weights so many times further
+            than the defaults, or less far by that factor (see ``tuning.reach``); 0: never.
     """
 
     median: bool = True
@@ -573,7 +576,8 @@ class PruningConf:
     patience: int = 1
     chance_rounds: int = 3
     min_snr: float = 0.02
-    snr_rounds: int = 3
+    snr_rounds: int = 0
+    reach: float = 30.0
 
 
 @dataclass(frozen=True)
@@ -582,12 +586,14 @@ class WarmStartConf:
 
     Attributes:
         rules: start with the defaults and with rules of thumb.
+        spread: settings drawn at random among those that reach about as far as the defaults do.
         studies: folders of earlier studies or sweeps of the same dataset.
         mlflow: look for earlier runs of the same dataset in ``tracking.uri``.
         most: settings taken over from earlier results, the best first.
     """
 
     rules: bool = True
+    spread: int = 6
     studies: list[str] = field(default_factory=list)
     mlflow: bool = False
     most: int = 5

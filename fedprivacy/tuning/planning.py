@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -14,6 +14,7 @@ from fedprivacy.mechanisms.settling import settle
 from fedprivacy.schedules import strengths
 from fedprivacy.sweep.plan import checked
 from fedprivacy.tuning.composing import Composed, Composer
+from fedprivacy.tuning.rules import INFEASIBLE
 from fedprivacy.tuning.space import SearchSpace, Value
 
 TARGET = "algorithm.target_epsilon"
@@ -21,14 +22,17 @@ _MOST_COMBINATIONS = 64
 
 
 class Infeasible(Exception):
-    """A setting that cannot meet the budget whatever training does; its message says why.
+    """A setting that is not worth training, or cannot meet the budget; its message says why.
 
     Attributes:
         config: the cell that is not run, its noise not settled; None if there is not even that.
+        rule: which rule refuses it.
     """
 
-    def __init__(self, reason: str, config: CellConfig | None = None) -> None:
-        self.config = config
+    def __init__(
+        self, reason: str, config: CellConfig | None = None, rule: str = INFEASIBLE
+    ) -> None:
+        self.config, self.rule = config, rule
         super().__init__(reason)
 
 
@@ -53,13 +57,19 @@ class TrialCell:
         return replace(self.config, seed=seed), (*self.composed.overrides, f"seed={seed}")
 
 
-def plan_cell(composer: Composer, settings: Mapping[str, Value], budget: float) -> TrialCell:
+def plan_cell(
+    composer: Composer,
+    settings: Mapping[str, Value],
+    budget: float,
+    check: Callable[[CellConfig], None] = lambda _: None,
+) -> TrialCell:
     """The cell of these settings at this budget, everything checked that can be.
 
     Args:
         composer: what was typed.
         settings: of the trial.
         budget: total epsilon, finite, that the noise is calibrated to.
+        check: looks at the configuration before its noise is calibrated; may raise ``Infeasible``.
 
     Raises:
         Infeasible: no noise makes these settings cost that little, or they cannot be run.
@@ -70,6 +80,7 @@ def plan_cell(composer: Composer, settings: Mapping[str, Value], budget: float) 
         raise _without_target(composer, settings, error) from error
     plain = from_plain(to_plain_config(composed.node))
     _check_rounds(plain)
+    check(plain)
     try:
         config = settle(plain)
         checked(config)

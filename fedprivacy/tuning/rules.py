@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fedprivacy.federation.strategy import RoundOutcome
 
 CHANCE, NOISE, NOT_FINITE, BEHIND = "chance", "noise", "not_finite", "behind"
-INFEASIBLE = "infeasible"
+INFEASIBLE, FAR = "infeasible", "reach"
 COLLAPSED = frozenset({CHANCE, NOISE, NOT_FINITE})
 """Rules that say that training came to nothing; the others say that it is not worth going on."""
 

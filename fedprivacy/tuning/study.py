@@ -139,6 +139,9 @@ def check_tuning(conf: TuningConf) -> None:
     for key in ("startup_trials", "warmup_rounds", "patience", "chance_rounds", "snr_rounds"):
         in_range(f"tuning.pruning.{key}", getattr(pruning, key), least=0)
     in_range("tuning.pruning.min_snr", pruning.min_snr, least=0)
+    if pruning.reach:
+        in_range("tuning.pruning.reach", pruning.reach, above=1, fix="tuning.pruning.reach=30")
+    in_range("tuning.warm_start.spread", conf.warm_start.spread, least=0)
     _check_budgets(conf)
     _check_best_only(conf)
 
@@ -180,6 +183,7 @@ def _check_best_only(conf: TuningConf) -> None:
         "tuning.warm_start.studies": (list(conf.warm_start.studies), []),
         "tuning.warm_start.mlflow": (conf.warm_start.mlflow, False),
         "tuning.warm_start.rules": (conf.warm_start.rules, False),
+        "tuning.warm_start.spread": (conf.warm_start.spread, 0),
         "tuning.twin": (conf.twin and conf.floor is None, False),
         "tuning.confirm": (conf.confirm, 0),
         "tuning.seeds": (conf.seeds, 1),

@@ -20,8 +20,10 @@ from fedprivacy.tuning.floor import Floor
 from fedprivacy.tuning.outcome import OUTCOME, Outcome, claim_of
 from fedprivacy.tuning.ownership import owned
 from fedprivacy.tuning.planning import Infeasible, TrialCell, plan_cell
+from fedprivacy.tuning.reach import reach
 from fedprivacy.tuning.rules import (
     COLLAPSED,
+    FAR,
     INFEASIBLE,
     NOT_FINITE,
     CollapseRules,
@@ -81,7 +83,7 @@ class TrialRunner:
             budget = self._budget(trial)
             folder = trial_folder(self.conf, trial.number)
             try:
-                cell = plan_cell(self.composer, settings, budget)
+                cell = plan_cell(self.composer, settings, budget, self._check_reach)
             except Infeasible as why:
                 outcome = self._refuse(trial, why, folder, budget)
             else:
@@ -104,7 +106,24 @@ class TrialRunner:
         result = replace(failed_result(config, str(why), "Infeasible"), status="pruned", error=None)
         write_result(folder, result)
         self.record(result, folder, self._tags(trial))
-        return Outcome("pruned", INFEASIBLE, str(why), budget=budget)
+        return Outcome("pruned", why.rule, str(why), budget=budget)
+
+    def _check_reach(self, config: CellConfig) -> None:
+        """Refuse what cannot leave its start, or is carried away by noise, whatever the records.
+
+        Raises:
+            Infeasible: says how far it reaches beside the defaults.
+        """
+        usual, own, factor = reach(self.config), reach(config), self.conf.pruning.reach
+        if not factor or usual is None or own is None:
+            return
+        if not usual / factor <= own <= usual * factor:
+            raise Infeasible(
+                f"all steps together can move the weights by {own:.3g}, the defaults' by "
+                f"{usual:.3g}: a factor beyond tuning.pruning.reach={factor:g}",
+                config,
+                FAR,
+            )
 
     def _train(self, trial: optuna.Trial, cell: TrialCell, folder: Path) -> Outcome:
         """Run the cells of the trial's seeds, until one shows that it is not worth it."""
@@ -161,10 +180,10 @@ class TrialRunner:
         if outcome.status == "failed":
             self.study.tell(trial, state=TrialState.FAIL)
             return
-        if outcome.rule == INFEASIBLE:
+        if outcome.rule in (INFEASIBLE, FAR):
             trial.set_constraint("budget", _VIOLATED)
         below = outcome.below_floor
-        if below is None or outcome.rule in (*COLLAPSED, INFEASIBLE):
+        if below is None or outcome.rule in (*COLLAPSED, INFEASIBLE, FAR):
             below = _VIOLATED
         trial.set_constraint("collapse", below)
         if outcome.status == "pruned" or outcome.score is None or outcome.epsilon is None:

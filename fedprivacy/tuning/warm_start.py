@@ -5,22 +5,27 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from omegaconf import OmegaConf
 
 from fedprivacy.config.composition import parse
 from fedprivacy.config.identity import meaning
+from fedprivacy.config.loading import to_plain_config
 from fedprivacy.config.schema import CellConfig, DpsgdConf
-from fedprivacy.errors import DataError
+from fedprivacy.config.serialization import from_plain
+from fedprivacy.errors import ConfigError, DataError
 from fedprivacy.mechanisms.sampling import dpsgd_steps
 from fedprivacy.pricing.twins import flatten
 from fedprivacy.result import RESULT_FILE, CellResult, read_result
 from fedprivacy.tracking.connection import TrackingError, check, client
 from fedprivacy.tuning.composing import Composer
 from fedprivacy.tuning.planning import Infeasible, plan_cell
+from fedprivacy.tuning.reach import reach
 from fedprivacy.tuning.space import EPSILON, SearchSpace, Value
 
 if TYPE_CHECKING:
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
 ORIGIN = "origin"
 _REFERENCE_EPSILON = 8.0
 _MOST_RUNS = 1000
+_AROUND, _TRIES = 8.0, 20
 _SAMPLING = ("algorithm.sampling_rate", "federation.local_epochs", "federation.rounds")
 
 log = logging.getLogger(__name__)
@@ -61,6 +67,8 @@ def starts(config: CellConfig, space: SearchSpace, composer: Composer) -> Iterat
     if tuning.warm_start.rules:
         for settings, origin in _rules(config, space, composer):
             yield {**settings, **searched}, origin
+    for settings in _spread(config, space, composer):
+        yield {**settings, **searched}, "at random, about as far as the defaults reach"
     earlier = itertools.chain(
         _from_folders(config, space, tuning.warm_start.studies), _from_mlflow(config, space)
     )
@@ -105,6 +113,52 @@ def usual_settings(space: SearchSpace, composer: Composer) -> dict[str, Value]:
             value = parameter.nearest(value) if number else parameter.ends()[0]
         settings[parameter.key] = value
     return settings
+
+
+@dataclass(frozen=True)
+class _AtRandom:
+    """Picks values as a random sampler would."""
+
+    rng: np.random.Generator
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return choices[int(self.rng.integers(len(choices)))]
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
+        if log:
+            return round(self.suggest_float(name, low, high, step=None, log=True))
+        return low + step * int(self.rng.integers((high - low) // step + 1))
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None, log: bool
+    ) -> float:
+        if log:
+            return math.exp(self.rng.uniform(math.log(low), math.log(high)))
+        if step is None:
+            return float(self.rng.uniform(low, high))
+        return low + step * int(self.rng.integers(math.floor((high - low) / step + 1e-9) + 1))
+
+
+def _spread(
+    config: CellConfig, space: SearchSpace, composer: Composer
+) -> Iterator[dict[str, Value]]:
+    """Random settings that can move the weights about as far as the defaults can."""
+    usual, wanted = reach(config), config.tuning.warm_start.spread
+    if usual is None:
+        return
+    seed = config.tuning.sampler_seed if config.tuning.sampler_seed is not None else config.seed
+    source = _AtRandom(np.random.default_rng([seed, 3]))
+    for _ in range(_TRIES * wanted):
+        settings = space.suggest(source)
+        try:
+            far = reach(from_plain(to_plain_config(composer.compose(settings).node)))
+        except ConfigError:
+            continue
+        if far is not None and usual / _AROUND <= far <= usual * _AROUND:
+            yield settings
+            wanted -= 1
+        if wanted <= 0:
+            return
 
 
 def _scaled_rate(
