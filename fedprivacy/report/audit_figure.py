@@ -14,7 +14,7 @@ from fedprivacy.report.words import dataset_title, delta_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_ROW_HEIGHT, _PLOT, _CHARACTER = 0.42, 5.3, 0.066
+_ROW_HEIGHT, _PLOT, _CHARACTER, _TITLE_CHARACTER = 0.42, 5.3, 0.066, 0.079
 _TITLE, _HEAD, _FOOT = 0.72, 0.28, 0.62
 _LINEAR_TO = 30.0
 """Where nothing is larger, the axis is linear; else it is logarithmic beyond 1."""
@@ -42,19 +42,21 @@ def audit_figure(rows: Sequence[Row]) -> Figure | None:
         return None
     panels = _panels(shown)
     left = 0.2 + _CHARACTER * max(len(line) for row in shown for line in _label(row).split("\n"))
-    width = left + _PLOT + 0.25
+    title = (
+        f"{dataset_title(*shown[0].dataset)}: what an attacker who sees every update showed, "
+        "against what is claimed"
+    )
+    width = max(left + _PLOT + 0.25, 0.3 + _TITLE_CHARACTER * len(title))
+    plot = width - left - 0.25
     height = _TITLE + sum(_HEAD + _ROW_HEIGHT * len(own) + _FOOT for own in panels.values())
     figure = new_figure(width, height)
     top = _TITLE
     for kind, own in panels.items():
         tall = _ROW_HEIGHT * len(own)
-        box = (left / width, 1 - (top + _HEAD + tall) / height, _PLOT / width, tall / height)
+        box = (left / width, 1 - (top + _HEAD + tall) / height, plot / width, tall / height)
         _panel(figure.add_axes(box), kind, own)
         top += _HEAD + tall + _FOOT
-    figure.text(
-        0.1 / width, 1 - 0.1 / height, f"{dataset_title(*shown[0].dataset)}: what an attacker who "
-        "sees every update showed, against what is claimed", va="top", fontsize=9.5, color=INK,
-    )  # fmt: skip
+    figure.text(0.1 / width, 1 - 0.1 / height, title, va="top", fontsize=9.5, color=INK)
     _legend(figure, width, height)
     return figure
 
@@ -94,7 +96,7 @@ def _panel(axes: Any, kind: Kind | None, rows: Sequence[Row]) -> None:
         _draw(axes, place, row, slot)
     axes.set_yticks(range(len(rows)), [_label(row) for row in reversed(rows)])
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set_xlim(-0.02 * (1.0 if logarithmic else slot), slot * (2.2 if logarithmic else 1.06))
+    axes.set_xlim(-0.12 if logarithmic else -0.02 * slot, slot * (2.2 if logarithmic else 1.06))
     ticks = _ticks(axes, largest, logarithmic)
     axes.set_xticks([*ticks, slot], [*(f"{tick:g}" for tick in ticks), "infinite"])
     axes.minorticks_off()

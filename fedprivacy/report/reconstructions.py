@@ -115,7 +115,7 @@ def budget_figure(rows: Sequence[Row]) -> Figure | None:
         return None
     entries = 1 + 2 * len({row.first.algorithm for own in panels.values() for row in own})
     width, foot = 6.4, 0.25 + 0.2 * math.ceil(entries / 3)
-    height = 0.3 + _BUDGET_PANEL * len(panels) + foot
+    height = 0.5 + _BUDGET_PANEL * len(panels) + foot
     figure = new_figure(width, height)
     raw = [value for row in tried if not row.protected for value in _similarities(row)]
     for place, (kind, own) in enumerate(panels.items()):
@@ -124,8 +124,8 @@ def budget_figure(rows: Sequence[Row]) -> Figure | None:
         _budgets(figure.add_axes(box), kind, own, raw)
     figure.text(
         0.1 / width, 1 - 0.1 / height,
-        f"{dataset_title(*rows[0].dataset)}: {_measure(tried[0])} of reconstructions; a failed "
-        "attack proves nothing", va="top", fontsize=9, color=INK,
+        f"{dataset_title(*rows[0].dataset)}: {_measure(tried[0])} of reconstructions\n(a failed "
+        "attack proves nothing)", va="top", fontsize=9, color=INK,
     )  # fmt: skip
     handles: dict[str, Any] = {}
     for axes in figure.axes:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import shutil
+import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from fedprivacy.report.files import write_text
 from fedprivacy.result import write_json
 from fedprivacy.tuning import floor as twin
 from fedprivacy.tuning import recommendation, trial
+from fedprivacy.tuning.guidance import Guidance, guide
 from fedprivacy.tuning.outcome import outcome_of
 from fedprivacy.tuning.recommendation import Candidate, candidates, choose, confirm
 from fedprivacy.tuning.recommended_file import rerun_command, write_recommended
@@ -50,6 +52,7 @@ class Closed:
         recommended: one of them; None where no trial came to anything.
         price: of the search; None where nothing was released.
         paths: files written.
+        guidance: what the study teaches; None of a private search.
     """
 
     search: Search
@@ -58,6 +61,7 @@ class Closed:
     recommended: Candidate | None
     price: SearchPrice | None
     paths: tuple[Path, ...]
+    guidance: Guidance | None = None
 
 
 def close_study(search: Search, record: Recorder) -> Closed:
@@ -74,7 +78,12 @@ def close_study(search: Search, record: Recorder) -> Closed:
     if recommended is not None:
         claim = search.study.user_attrs[CLAIM]
         paths.append(write_recommended(recommended, search.config, search.composer, claim))
-    closed = Closed(search, trials, tuple(chosen), recommended, price, tuple(paths))
+    guidance = None
+    if not is_private(search):
+        claim = search.study.user_attrs.get(CLAIM)
+        guidance = guide(search, trials, chosen, recommended, claim)
+        paths += guidance.paths
+    closed = Closed(search, trials, tuple(chosen), recommended, price, tuple(paths), guidance)
     return _written(closed)
 
 
@@ -116,9 +125,7 @@ def _written(closed: Closed) -> Closed:
     paths = [*closed.paths, folder / SUMMARY]
     if closed.search.config.tuning.publish == "all":
         paths.append(write_text(folder / TABLE, trials_csv(closed.trials)))
-    return Closed(
-        closed.search, closed.trials, closed.best, closed.recommended, closed.price, tuple(paths)
-    )
+    return replace(closed, paths=tuple(paths))
 
 
 def summary(closed: Closed) -> dict[str, Any]:
@@ -142,6 +149,8 @@ def summary(closed: Closed) -> dict[str, Any]:
         "rerun": rerun_command(search.config) if closed.recommended else None,
         "price": closed.price and closed.price.to_json(),
         "space": {p.key: p.to_json() for p in search.space},
+        "importance": closed.guidance and dict(closed.guidance.importance),
+        "advice": closed.guidance and closed.guidance.advice,
     }
 
 
@@ -207,6 +216,8 @@ def closing_words(closed: Closed) -> str:
         lines += _recommended_words(closed)
     if closed.price is not None:
         lines.append(price_words(closed.price))
+    if closed.guidance is not None:
+        lines += textwrap.wrap(closed.guidance.advice, 100)
     lines += [f"wrote {path}" for path in closed.paths]
     if not is_private(search):
         lines.append(f"watch it: {dashboard_command(tuning)}")

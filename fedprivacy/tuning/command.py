@@ -102,6 +102,8 @@ def _finish(search: Search, record: Recorder) -> Closed:
         print(closing_words(closed))
         if is_private(search):
             forget(closed)
+        elif record.enabled:
+            _record_files(closed, record)
     return closed
 
 
@@ -117,6 +119,18 @@ def _union(config: CellConfig, space: SearchSpace, composer: Composer, record: R
     with study_lock(config.tuning):
         print(close_union(config, composer, parts))
     return OK
+
+
+def _record_files(closed: Closed, record: Recorder) -> None:
+    """The study's files in one MLflow run of their own, beside the trials' runs."""
+    from fedprivacy.tracking.summary import record_summary
+    from fedprivacy.tracking.sync import sync
+
+    if record.missed:
+        folders = sorted({folder.parent for folder in record.missed})
+        sync(folders, uri=record.uri, experiment=record.experiment, sweep_id=record.sweep_id)
+    name = closed.search.config.tuning.name
+    record_summary(closed.paths, uri=record.uri, experiment=record.experiment, sweep_id=name)
 
 
 def _was_private_and_finished(config: CellConfig) -> bool:

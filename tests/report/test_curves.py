@@ -87,10 +87,10 @@ def test_titles_say_what_is_synthetic_and_what_is_proved(figure: Any) -> None:
 
 
 def test_collapsed_and_failed_panels_say_so(figure: Any) -> None:
-    assert "collapsed in round 3" in texts(figure)
+    assert any("collapsed in round 3" in text for text in texts(figure))
     assert any("failed\nsite Guys failed" in text for text in texts(figure))
     (against,) = [text for text in texts(figure) if "twin" in text]
-    assert against == "collapsed against its twin"
+    assert against.endswith("collapsed against its twin")
     assert any(text.get_text() == against for text in panel(figure, "svt, every_nth").texts)
 
 

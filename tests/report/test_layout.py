@@ -97,6 +97,20 @@ def test_audits_of_many_settings(rows: list[Row], check_layout: Check) -> None:
     assert {words.split(", ")[1] for words in about} == {"zero_out", "replace_one"}
 
 
+def test_long_names_of_datasets(factory: ModuleType, check_layout: Check) -> None:
+    cells = []
+    for number, epsilon in enumerate((10.0, 1e3, 1e6)):
+        more = {"algorithm.noise_multiplier": 2.0 + number}
+        cell = factory.make_result("dpsgd", dataset="breast_density", config=more)
+        measure = {"attack": "x", "mean_similarity": 0.3, "measure": "structural similarity"}
+        cells.append(audited(claims(cell, epsilon), 0.0, reconstruction=measure))
+    rows = make_rows(cells)
+    check_layout(draw(audit_figure, rows))
+    check_layout(draw(budget_figure, rows))
+    check_layout(draw(price_list_figure, rows, 0.2))
+    check_layout(draw(roc_figure, attacks(rows)))
+
+
 def test_an_audits_bound_is_told_with_its_ceiling(rows: list[Row]) -> None:
     assert "could have shown 3.30 at most" in falsified(rows)
 

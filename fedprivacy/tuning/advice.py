@@ -1,0 +1,195 @@
+"""What a study teaches, in one paragraph, with the numbers behind every sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from scipy import stats
+
+from fedprivacy.tuning.floor import Floor
+from fedprivacy.tuning.outcome import Outcome, outcome_of
+from fedprivacy.tuning.recommendation import Candidate
+from fedprivacy.tuning.space import SearchSpace, Value
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+_FEWEST_ON_A_SIDE, _ALPHA = 3, 0.05
+DEFAULTS = "the defaults"
+
+
+@dataclass(frozen=True)
+class Split:
+    """One parameter that tells collapse from survival.
+
+    Attributes:
+        key: of the parameter.
+        high: words for the side on which more trials collapsed.
+        low: words for the other.
+        collapsed: on the first side, and of how many.
+        others: on the second side, and of how many.
+        p: two-sided Fisher exact p-value, times the number of splits that were tried.
+    """
+
+    key: str
+    high: str
+    low: str
+    collapsed: tuple[int, int]
+    others: tuple[int, int]
+    p: float
+
+
+def advise(
+    trials: Sequence[FrozenTrial],
+    space: SearchSpace,
+    floor: Floor,
+    recommended: Candidate | None,
+    n_trials: int,
+) -> str:
+    """The paragraph."""
+    trained = [
+        (trial, outcome)
+        for trial in trials
+        if (outcome := outcome_of(trial)) is not None and outcome.cell_rounds > 0
+    ]
+    if not trained:
+        return "No trial was trained, so there is nothing to learn from this study."
+    words = [_collapse_words(trials, trained, space)]
+    if recommended is not None:
+        words.append(_gain_words(trained, recommended, floor))
+        words.append(_edge_words(recommended, space))
+        words.append(_last_words(trials, recommended, n_trials))
+    return " ".join(word for word in words if word)
+
+
+def _collapse_words(
+    trials: Sequence[FrozenTrial],
+    trained: Sequence[tuple[FrozenTrial, Outcome]],
+    space: SearchSpace,
+) -> str:
+    collapsed = sum(outcome.collapsed for _, outcome in trained)
+    refused = len(trials) - len(trained)
+    words = f"{collapsed} of {len(trained)} trained trials collapsed"
+    words += f" ({refused} more were refused before training)." if refused else "."
+    if not 0 < collapsed < len(trained):
+        return words
+    split = best_split(trained, space)
+    if split is None:
+        return f"{words} No single parameter tells them apart beyond chance."
+    return (
+        f"{words} {split.key} tells them best: {split.collapsed[0]} of {split.collapsed[1]} "
+        f"collapsed with {split.high}, {split.others[0]} of {split.others[1]} with {split.low} "
+        f"(Fisher's exact test, corrected for all splits tried: p = {split.p:.2g})."
+    )
+
+
+def best_split(trained: Sequence[tuple[FrozenTrial, Outcome]], space: SearchSpace) -> Split | None:
+    """The split of one parameter that separates collapse best; None where chance explains it.
+
+    Every threshold of a number and every value of a choice is tried, with at least three trials
+    on each side; the smallest p-value of Fisher's exact test times the number of splits decides.
+    """
+    tried: list[Split] = []
+    for parameter in space:
+        own = [
+            (t.params[parameter.key], o.collapsed) for t, o in trained if parameter.key in t.params
+        ]
+        tried += _splits(parameter.key, own, numeric=not parameter.choices)
+    if not tried:
+        return None
+    best = min(tried, key=lambda split: split.p)
+    p = min(1.0, best.p * len(tried))
+    if p > _ALPHA:
+        return None
+    return Split(best.key, best.high, best.low, best.collapsed, best.others, p)
+
+
+def _splits(key: str, own: Sequence[tuple[Value, bool]], *, numeric: bool) -> list[Split]:
+    values = sorted({value for value, _ in own}, key=lambda v: (str(type(v)), v))
+    found = []
+    if numeric or all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+        for below, above in pairwise(values):
+            assert isinstance(below, int | float)
+            assert isinstance(above, int | float)
+            at = math.sqrt(below * above) if below > 0 else (below + above) / 2
+            words = f"{key} above {at:.3g}", f"{key} below {at:.3g}"
+            found.append((words, [c for v, c in own if _over(v, at)], [
+                c for v, c in own if not _over(v, at)]))  # fmt: skip
+    else:
+        for value in values:
+            words = f"{key}={value}", f"another {key}"
+            found.append((words, [c for v, c in own if v == value], [
+                c for v, c in own if v != value]))  # fmt: skip
+    return [
+        _split(key, words, one, other)
+        for words, one, other in found
+        if min(len(one), len(other)) >= _FEWEST_ON_A_SIDE
+    ]
+
+
+def _over(value: Value, at: float) -> bool:
+    return isinstance(value, int | float) and value > at
+
+
+def _split(key: str, words: tuple[str, str], one: list[bool], other: list[bool]) -> Split:
+    table = [[sum(one), len(one) - sum(one)], [sum(other), len(other) - sum(other)]]
+    p = float(stats.fisher_exact(table).pvalue)
+    first, second = (sum(one), len(one)), (sum(other), len(other))
+    if first[0] / first[1] >= second[0] / second[1]:
+        return Split(key, words[0], words[1], first, second, p)
+    return Split(key, words[1], words[0], second, first, p)
+
+
+def _gain_words(
+    trained: Sequence[tuple[FrozenTrial, Outcome]], best: Candidate, floor: Floor
+) -> str:
+    words = ""
+    usual = next((o for t, o in trained if t.user_attrs.get("origin") == DEFAULTS), None)
+    if usual is not None and usual.score is not None:
+        error = best.outcome.standard_error
+        around = f" (one standard error of the held-out records: {error:.3f})" if error else ""
+        gained = best.score - usual.score
+        what = f"the defaults scored {usual.score:.4f}"
+        if usual.collapsed:
+            what = f"the defaults collapsed ({usual.score:.4f})"
+        words = f"{what}, the recommended setting {best.score:.4f}: {gained:+.4f}{around}."
+        words = words[0].upper() + words[1:]
+    if floor.twin is not None:
+        words += (
+            f" Without protection the score is {floor.twin:.4f}, so epsilon {best.epsilon:.3g} "
+            f"costs {floor.twin - best.score:.4f}."
+        )
+    return words.strip()
+
+
+def _edge_words(best: Candidate, space: SearchSpace) -> str:
+    """Values at an end of their range: what is beyond may be better."""
+    edges = []
+    for parameter in space:
+        value = best.settings.get(parameter.key)
+        numbers = [c for c in parameter.choices if isinstance(c, int | float)]
+        low, high = (min(numbers), max(numbers)) if numbers else (parameter.low, parameter.high)
+        if isinstance(value, bool) or not isinstance(value, int | float) or low >= high:
+            continue
+        if len(numbers) != len(parameter.choices):
+            continue
+        near = 0.02 * (math.log(high / low) if parameter.log else high - low)
+        at = [math.log(v) if parameter.log else v for v in (low, value, high)]
+        if at[1] - at[0] <= near or at[2] - at[1] <= near:
+            edges.append(f"{parameter.key}={value:.4g}")
+    if not edges:
+        return ""
+    return f"At an edge of the space, beyond which more may lie: {', '.join(edges)}."
+
+
+def _last_words(trials: Sequence[FrozenTrial], best: Candidate, n_trials: int) -> str:
+    if best.trial >= 0.75 * len(trials):
+        return (
+            f"The best trial was number {best.trial} of {len(trials)}: still improving, so go on "
+            f"with tuning.n_trials={2 * n_trials}."
+        )
+    return f"The best trial was number {best.trial} of {len(trials)}; later ones did not beat it."

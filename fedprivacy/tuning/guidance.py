@@ -1,0 +1,85 @@
+"""What a finished study leaves for its reader: pictures, importance and advice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedprivacy.report.canvas import save, style
+from fedprivacy.report.files import write_text
+from fedprivacy.report.words import dataset_title
+from fedprivacy.tuning.advice import advise
+from fedprivacy.tuning.collapse_map import collapse_map
+from fedprivacy.tuning.importance import collapse_importance, score_importance
+from fedprivacy.tuning.recommendation import Candidate
+from fedprivacy.tuning.search import Search
+from fedprivacy.tuning.study_figures import front_figure, history_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from optuna.trial import FrozenTrial
+
+ADVICE = "advice.txt"
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What a study teaches.
+
+    Attributes:
+        importance: share of each parameter, for the score and for collapse.
+        advice: one paragraph.
+        paths: files written.
+    """
+
+    importance: Mapping[str, Mapping[str, float]]
+    advice: str
+    paths: tuple[Path, ...]
+
+
+def guide(
+    search: Search,
+    trials: Sequence[FrozenTrial],
+    best: Sequence[Candidate],
+    recommended: Candidate | None,
+    claim: Mapping[str, Any] | None,
+) -> Guidance:
+    """Write the pictures and the advice of a study into its folder."""
+    folder = Path(search.config.tuning.dir)
+    advice = advise(trials, search.space, search.floor, recommended, search.n_trials)
+    paths = [write_text(folder / ADVICE, advice + "\n")]
+    with style():
+        for name, figure in _figures(search, trials, best, claim).items():
+            if figure is not None:
+                paths += save(figure, folder / name, ("png",))
+    importance = {
+        "score": score_importance(trials, search.space),
+        "collapse": collapse_importance(trials, search.space),
+    }
+    return Guidance(importance, advice, tuple(paths))
+
+
+def _figures(
+    search: Search,
+    trials: Sequence[FrozenTrial],
+    best: Sequence[Candidate],
+    claim: Mapping[str, Any] | None,
+) -> dict[str, Figure | None]:
+    title = study_title(search)
+    found = {
+        "history": history_figure(trials, search.floor, f"{title}: trials in their order"),
+        "collapse_map": collapse_map(trials, search.space, f"{title}: where training survives"),
+    }
+    if claim is not None:
+        against = f"{title}: score against epsilon"
+        found["front"] = front_figure(trials, best, search.floor, claim, against)
+    return found
+
+
+def study_title(search: Search) -> str:
+    """What a study is, in a few words."""
+    tuning, dataset = search.config.tuning, search.config.dataset
+    about = f", epsilon {tuning.budget:g}" if tuning.mode == "budget" else f", {tuning.mode}"
+    return f"{dataset_title(dataset.name, dataset.source == 'synthetic')}{about}"
