@@ -27,6 +27,17 @@ _PRIVACY = (
     "max_advantage",
     "what_if",
 )
+_MEASURED = (
+    "epsilon_lower",
+    "ceiling",
+    "confidence",
+    "method",
+    "direction",
+    "unit",
+    "neighbouring",
+    "view",
+    "delta",
+)
 
 
 def to_json(prices: Sequence[Price], fraction: float) -> dict[str, Any]:
@@ -92,5 +103,4 @@ def measured(cells: Sequence[CellResult]) -> Mapping[str, Any] | None:
     if not audits:
         return None
     best = max(audits, key=lambda audit: float(audit["epsilon_lower"]))
-    keys = ("epsilon_lower", "ceiling", "confidence", "method", "delta", "unit", "neighbouring")
-    return {**{key: best.get(key) for key in keys}, "audited_cells": len(audits)}
+    return {**{key: best.get(key) for key in _MEASURED}, "audited_cells": len(audits)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -127,8 +126,9 @@ def falsified(rows: Sequence[Row]) -> str:
     if not cells:
         return ""
     count = sum(cell.verdict == "falsified" for cell in cells)
-    largest = max((float((c.audit or {})["epsilon_lower"]) for c in cells), default=math.nan)
+    best = max((c.audit or {} for c in cells), key=lambda audit: float(audit["epsilon_lower"]))
     return (
         f'The claim "as private as its protected rounds" was rejected in {count} of {len(cells)} '
-        f"audited cells with protection; the largest lower bound is {largest:.2f}."
+        f"audited cells with protection; the largest lower bound is {best['epsilon_lower']:.2f}, "
+        f"of at most {best['ceiling']:.2f} that its audit could have shown."
     )

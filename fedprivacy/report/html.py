@@ -9,6 +9,7 @@ from pathlib import Path
 from fedprivacy.errors import FedPrivacyError
 from fedprivacy.pricing.price import Price
 from fedprivacy.report.audit_figure import falsified
+from fedprivacy.report.bounds import bound_lines
 from fedprivacy.report.findings import RULES, findings, unsaid
 from fedprivacy.report.page import details, figure, page, paragraph, preformatted, table, text
 from fedprivacy.report.price_table import COLUMNS, NOTES, PriceTable, price_tables
@@ -42,6 +43,13 @@ WORDS = (
     "protected rounds), unprotected (nothing is proved).",
     "seeded noise makes a run repeatable and its certificate a simulation. synthetic records stand "
     "in for real ones.",
+)
+
+BOUNDS = (
+    "epsilon at least: a lower bound, measured. ceiling: what the same audit would have returned "
+    "with every guess right; no larger epsilon could have been shown. confidence: over all views "
+    "and numbers of guesses of a cell, for each method by itself. assumes: what one run cannot "
+    "make good; only bounds that assume nothing stand in the price list."
 )
 
 
@@ -149,8 +157,11 @@ def _findings(
 
 
 def _audits(rows: Sequence[Row], pictures: Mapping[str, Sequence[tuple[Path, str]]]) -> str:
-    words = falsified(rows)
-    return paragraph(words) + _shown(pictures, "audits") if words else _shown(pictures, "audits")
+    words, lines = falsified(rows), bound_lines(rows)
+    said = paragraph(words) if words else ""
+    every = details(f"Every bound, by cell and view ({len(lines)})", table(lines)) if lines else ""
+    note = paragraph(BOUNDS, "note") if lines else ""
+    return said + _shown(pictures, "audits") + every + note
 
 
 def _membership(attacks: Sequence[Attack]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from fedprivacy.pricing.intervals import Interval
 from fedprivacy.pricing.price import Price
+from fedprivacy.report.bounds import alike
 from fedprivacy.report.rows import Row
 from fedprivacy.report.words import (
     MISSING,
@@ -18,6 +19,7 @@ from fedprivacy.report.words import (
     delta_text,
     number_text,
     protected_text,
+    rank,
     views_text,
 )
 
@@ -109,22 +111,41 @@ def _harm(value: Any) -> str:
 
 
 def measured_text(row: Row) -> str:
-    """``>= 2.02 (ceiling 3.02, n=6)``: the largest lower bound over the seeds."""
+    """``>= 2.02 (ceiling 3.02, 6 audited)``: the largest lower bound over the seeds.
+
+    Says what was measured where that is not what the row's own epsilon is about.
+    """
     audits = [cell.audit for cell in row.cells if cell.audit]
     if not audits:
         return "not audited"
     best = max(audits, key=lambda audit: float(audit["epsilon_lower"]))
     lower, ceiling = number_text(best["epsilon_lower"]), number_text(best["ceiling"])
-    return f">= {lower} (ceiling {ceiling}, {len(audits)} audited)"
+    whose = _elsewhere(best, row.privacy or {})
+    return f">= {lower}{whose} (ceiling {ceiling}, {len(audits)} audited)"
+
+
+def _elsewhere(audit: Mapping[str, Any], privacy: Mapping[str, Any]) -> str:
+    """`` of one record, add_remove`` where the proof is about another unit or relation."""
+    about = [str(one.get(key)) for key in ("unit", "neighbouring") for one in (audit, privacy)]
+    unit, stated, relation, proved = about
+    if "None" in about or (unit == stated and alike(relation, proved)):
+        return ""
+    return f" of one {unit}, {relation}"
+
+
+VERDICTS = ("falsified", "unprotected", "partial", "proven")
+"""From the worst to the best: a claim that was falsified is told before all others."""
 
 
 def verdict_text(row: Row) -> str:
-    """How often each verdict was given; a falsified claim reads so."""
-    counts: dict[str, int] = {}
-    for cell in row.cells:
-        word = cell.verdict or "none"
-        counts[word] = counts.get(word, 0) + 1
-    return ", ".join(f"{word} ({count}/{len(row.cells)})" for word, count in counts.items())
+    """How often each verdict was given, the worst first: a falsified claim reads so."""
+    words = [cell.verdict or "none" for cell in row.cells]
+    counts = {word: words.count(word) for word in sorted(set(words), key=_worst_first)}
+    return ", ".join(f"{word} ({count}/{len(words)})" for word, count in counts.items())
+
+
+def _worst_first(verdict: str) -> tuple[int, str]:
+    return rank(VERDICTS, verdict)
 
 
 def clinician(privacy: Mapping[str, Any] | None) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from fedprivacy.pricing.file import PRICE_FILE, write_prices
 from fedprivacy.pricing.price import Price, losses, price
 from fedprivacy.pricing.twins import COLLAPSE_FRACTION
+from fedprivacy.report.bounds import bounds_csv
 from fedprivacy.report.canvas import save, style
 from fedprivacy.report.files import write_text
 from fedprivacy.report.price_table import price_tables, price_text
@@ -177,6 +178,8 @@ def _audits(material: Material, folder: Path) -> list[Path]:
     from fedprivacy.report.roc import roc_figure
 
     written, pairs = [], load_reconstructions(material.folders)
+    if text := bounds_csv(material.rows):
+        written.append(write_text(folder / "bounds.csv", text))
     for name, rows in by_dataset(material.rows):
         own = [one for one in material.attacks if one.row.dataset == rows[0].dataset]
         with style():

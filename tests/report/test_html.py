@@ -107,6 +107,18 @@ def test_it_tells_what_is_proved_measured_and_unfinished(page: str) -> None:
     assert "aria-sort" in page
 
 
+def test_every_lower_bound_stands_with_its_ceiling(page: str, sweep: Path) -> None:
+    audits = page.split('id="audits"')[1].split("</section>")[0]
+    heads = re.findall(r"<button[^>]*>([^<]*)</button>", audits)
+    assert heads[5:8] == ["epsilon at least", "ceiling", "confidence"]
+    # Six audited cells, three views, one bound that always holds and two that assume something.
+    assert audits.count("<tr>") == 1 + 6 * 3 * 3
+    assert audits.count("independent</td>") == audits.count("Gaussian one</td>") == 6 * 3
+    assert "of at most" in audits
+    lines = (sweep / "report" / "bounds.csv").read_text().splitlines()
+    assert len(lines) == 1 + 6 * 3 * 3
+
+
 def test_text_from_cells_cannot_become_markup(factory: ModuleType, tmp_path: Path) -> None:
     nasty = '<script>alert(1)</script> & "quotes"'
     cells = [
