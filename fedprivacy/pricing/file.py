@@ -82,8 +82,11 @@ def _row(one: Price) -> dict[str, Any]:
         "federation_gain_left": None if gain is None else gain.to_json(),
         "worst_site": None if one.worst_site is None else one.worst_site.to_json(),
         "worst_class": None if one.worst_class is None else one.worst_class.to_json(),
+        "sites": [harm.to_json() for harm in one.sites],
+        "classes": [harm.to_json() for harm in one.classes],
         "collapsed": list(one.collapsed),
         "twin_differs": list(one.twin_differs),
+        "local_differs": list(one.local_differs),
         "reasons": list(one.reasons),
     }
 
