@@ -11,8 +11,10 @@ from fedprivacy.pricing.price import Price
 from fedprivacy.report.audit_figure import falsified
 from fedprivacy.report.bounds import bound_lines
 from fedprivacy.report.findings import RULES, findings, unsaid
+from fedprivacy.report.harm_table import NOTE as HARM
+from fedprivacy.report.harm_table import harm_lines
 from fedprivacy.report.page import details, figure, page, paragraph, preformatted, table, text
-from fedprivacy.report.price_table import COLUMNS, NOTES, PriceTable, price_tables
+from fedprivacy.report.price_table import COLUMNS, PriceTable, notes, price_tables, verdict_text
 from fedprivacy.report.roc import Attack, attack_lines
 from fedprivacy.report.rows import Row
 from fedprivacy.report.words import (
@@ -121,7 +123,7 @@ def _overview(results: Sequence[CellResult], rows: Sequence[Row], unfinished: in
             "epsilon proved": views_text(row.privacy),
             "protected rounds": protected_text(row.privacy),
             "status": row.status,
-            "verdict": ", ".join(dict.fromkeys(cell.verdict or "none" for cell in row.cells)),
+            "verdict": verdict_text(row),
         }
         for row in rows
     ]
@@ -130,8 +132,22 @@ def _overview(results: Sequence[CellResult], rows: Sequence[Row], unfinished: in
 
 def _prices(rows: Sequence[Row], prices: Mapping[str, Price]) -> str:
     tables = price_tables(rows, prices)
-    notes = "".join(paragraph(note, "note") for note in NOTES)
-    return "".join(map(_price_table, tables)) + notes if tables else ""
+    said = "".join(paragraph(note, "note") for note in notes(tables))
+    return "".join(map(_price_table, tables)) + said + _harm(rows, prices) if tables else ""
+
+
+def _harm(rows: Sequence[Row], prices: Mapping[str, Price]) -> str:
+    """Every site and class, not only the worst."""
+    lines = [
+        {"dataset": dataset_text(*row.dataset), **line}
+        for row in rows
+        if row.protected
+        for line in harm_lines(row, prices[row.first.cell_id])
+    ]
+    if not lines:
+        return ""
+    every = details(f"What every site and every class lost ({len(lines)})", table(lines))
+    return every + paragraph(HARM, "note")
 
 
 def _price_table(one: PriceTable) -> str:
@@ -145,7 +161,7 @@ def _price_table(one: PriceTable) -> str:
         paragraph(f"{line['algorithm']}, {line['schedule']}: {line['clinician']}.")
         for line in one.lines
     )
-    return f"<h3>{text(one.title)}</h3>{table(one.lines, columns)}{said}"
+    return f"<h3>{text(one.title)}</h3>{table(one.lines, columns, one.values)}{said}"
 
 
 def _findings(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import importlib.resources
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -21,12 +22,19 @@ def paragraph(words: str, kind: str = "") -> str:
     return f'<p class="{kind}">{text(words)}</p>' if kind else f"<p>{text(words)}</p>"
 
 
-def table(lines: Sequence[Mapping[str, str]], columns: Sequence[str] | None = None) -> str:
+def table(
+    lines: Sequence[Mapping[str, str]],
+    columns: Sequence[str] | None = None,
+    values: Sequence[Mapping[str, float]] = (),
+) -> str:
     """A table that can be sorted by any column; the words ``falsified`` stand out.
+
+    Numbers sort before words, and infinite after all other numbers.
 
     Args:
         lines: one mapping of column to text for each line.
         columns: their order; None: as in the first line.
+        values: of each line, the numbers to sort by where a text does not begin with its own.
     """
     if not lines:
         return ""
@@ -34,8 +42,10 @@ def table(lines: Sequence[Mapping[str, str]], columns: Sequence[str] | None = No
     head = "".join(
         f'<th scope="col"><button type="button">{text(name)}</button></th>' for name in names
     )
+    numbers = values or [{}] * len(lines)
     body = "".join(
-        "<tr>" + "".join(_cell(line.get(name, "")) for name in names) + "</tr>" for line in lines
+        f"<tr>{''.join(_cell(line.get(name, ''), own.get(name)) for name in names)}</tr>"
+        for line, own in zip(lines, numbers, strict=True)
     )
     return (
         f'<div class="wide"><table class="sortable"><thead><tr>{head}</tr></thead>'
@@ -43,9 +53,22 @@ def table(lines: Sequence[Mapping[str, str]], columns: Sequence[str] | None = No
     )
 
 
-def _cell(words: str) -> str:
-    marked = ' class="bad"' if words.startswith("falsified") else ""
-    return f"<td{marked}>{text(words)}</td>"
+def _cell(words: str, value: float | None) -> str:
+    marked = ' class="bad"' if "falsified" in words else ""
+    number = sort_value(words) if value is None else repr(value)
+    sorted_by = "" if number is None else f' data-value="{number}"'
+    return f"<td{marked}{sorted_by}>{text(words)}</td>"
+
+
+_NUMBER = re.compile(r"(?:[<>]= )?(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?=$|[\s*%])")
+
+
+def sort_value(words: str) -> str | None:
+    """The number that a text begins with, as JavaScript reads it; None for other texts."""
+    if words.startswith("infinite"):
+        return "Infinity"
+    found = _NUMBER.match(words)
+    return found.group(1) if found else None
 
 
 def figure(path: Path, caption: str) -> str:

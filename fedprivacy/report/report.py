@@ -15,6 +15,8 @@ from fedprivacy.pricing.twins import COLLAPSE_FRACTION
 from fedprivacy.report.bounds import bounds_csv
 from fedprivacy.report.canvas import save, style
 from fedprivacy.report.files import write_text
+from fedprivacy.report.harm_table import harm_csv
+from fedprivacy.report.price_csv import prices_csv
 from fedprivacy.report.price_table import price_tables, price_text
 from fedprivacy.report.rows import Row, main_rows, make_rows
 from fedprivacy.report.table import cell_csv, cell_table
@@ -160,6 +162,12 @@ def _prices(material: Material, folder: Path) -> list[Path]:
         ),
         write_text(folder / "prices.txt", price_text(price_tables(material.rows, material.prices))),
     ]
+    for file, text in (
+        ("prices.csv", prices_csv(material.rows, material.prices)),
+        ("harm.csv", harm_csv(material.rows, material.prices)),
+    ):
+        if text:
+            written.append(write_text(folder / file, text))
     for name, rows in by_dataset(material.rows):
         with style():
             figure = price_list_figure(rows, material.collapse_fraction)

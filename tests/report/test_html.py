@@ -104,6 +104,9 @@ def test_it_tells_what_is_proved_measured_and_unfinished(page: str) -> None:
     assert "no evidence of privacy" in page
     assert "docs/how-we-count.md" in page
     assert page.count('class="sortable"') >= 4
+    assert "What every site and every class lost" in page
+    assert re.search(r'<td data-value="-?[0-9.e-]+">recall of [01]: ', page)
+    assert re.search(r'<td data-value="-?[0-9.e-]+">accuracy of site-[0-9]: ', page)
     assert "aria-sort" in page
 
 

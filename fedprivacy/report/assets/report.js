@@ -6,14 +6,13 @@ document.querySelectorAll("table.sortable th button").forEach(function (button) 
     head.parentElement.querySelectorAll("th").forEach(function (one) { one.removeAttribute("aria-sort"); });
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
     var value = function (row) {
-      var text = row.cells[index].textContent.trim();
-      if (/^infinite/.test(text)) { return Infinity; }
-      var found = text.match(/-?\d+(\.\d+)?(e-?\d+)?/);
-      return found && text.search(/-?\d/) < 4 ? parseFloat(found[0]) : text;
+      var cell = row.cells[index];
+      return cell.dataset.value === undefined ? cell.textContent.trim() : Number(cell.dataset.value);
     };
     Array.from(body.rows).sort(function (a, b) {
       var x = value(a), y = value(b);
-      if (typeof x !== typeof y) { x = String(x); y = String(y); }
+      // Numbers stay above words, whichever way.
+      if (typeof x !== typeof y) { return typeof x === "number" ? -1 : 1; }
       return (x < y ? -1 : x > y ? 1 : 0) * (down ? -1 : 1);
     }).forEach(function (row) { body.appendChild(row); });
   });
