@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from fedprivacy.report.harm_table import NOTE as HARM
 from fedprivacy.report.harm_table import harm_lines
 from fedprivacy.report.page import details, figure, page, paragraph, preformatted, table, text
 from fedprivacy.report.price_table import COLUMNS, PriceTable, notes, price_tables, verdict_text
+from fedprivacy.report.rerun import NOTE as RERUN
+from fedprivacy.report.rerun import command
 from fedprivacy.report.roc import Attack, attack_lines
 from fedprivacy.report.rows import Row
 from fedprivacy.report.words import (
@@ -271,12 +272,7 @@ def _failures(results: Sequence[CellResult]) -> str:
 
 def _commands(results: Sequence[CellResult]) -> str:
     lines = [f"# {_name(cell)}\n{command(cell)}" for cell in results]
-    return preformatted("\n".join(lines)) if lines else ""
-
-
-def command(cell: CellResult) -> str:
-    """What to type to run a cell again."""
-    return shlex.join(["fedprivacy", "run", *cell.overrides])
+    return paragraph(RERUN, "note") + preformatted("\n".join(lines)) if lines else ""
 
 
 def _name(cell: CellResult) -> str:

@@ -11,7 +11,6 @@ from types import ModuleType
 import pytest
 
 from fedprivacy.cell import run_cell
-from fedprivacy.report.html import command
 from fedprivacy.report.report import write_report
 
 VOID = {"meta", "img", "br", "hr"}
@@ -134,13 +133,6 @@ def test_text_from_cells_cannot_become_markup(factory: ModuleType, tmp_path: Pat
     assert nasty not in text
     assert "&lt;script&gt;alert(1)" in text
     assert re.search(r"Synthetic stand-ins, not real patients: higgs", text)
-
-
-def test_commands_can_be_pasted() -> None:
-    class Cell:
-        overrides = ("algorithm=dpsgd", "algorithm.mechanisms=[{name: svt}]")
-
-    assert command(Cell()) == "fedprivacy run algorithm=dpsgd 'algorithm.mechanisms=[{name: svt}]'"
 
 
 def test_two_sweeps_stand_on_one_page(factory: ModuleType, tmp_path: Path) -> None:
