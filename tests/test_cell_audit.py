@@ -54,6 +54,11 @@ def test_what_an_audit_leaves_behind(tiny: Tiny, tmp_path: Path) -> None:
             "f_dp_if_the_curve_is_gaussian",
             "clopper_pearson_if_canaries_were_independent",
         }
+        for bound in item["under_assumptions"].values():
+            assert 0 <= bound["epsilon_lower"] <= bound["ceiling"]
+            assert bound["ceiling"] > 0
+            assert bound["assumption"]
+            assert bound["method"]
     assert "under_assumptions" not in block
     assert "no evidence of privacy" in block["about"]
     arrays = np.load(tmp_path / AUDIT_FILE)
@@ -104,7 +109,8 @@ def test_first_round_only_is_not_as_private_as_its_first_round(
     assert result.verdict == "falsified"
     # Against a Gaussian curve more can be shown than without any curve.
     seen = result.audit["per_view"]["server_updates"]
-    assert seen["under_assumptions"]["f_dp_if_the_curve_is_gaussian"] > seen["epsilon_lower"]
+    assumed = seen["under_assumptions"]["f_dp_if_the_curve_is_gaussian"]
+    assert assumed["ceiling"] >= assumed["epsilon_lower"] > seen["epsilon_lower"]
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -13,7 +13,7 @@ from fedprivacy.accounting.profile import Profile
 from fedprivacy.accounting.units import VIEWS, View, view_contains
 from fedprivacy.accounting.what_if import gaussian_epsilon
 from fedprivacy.audit.f_dp_run import gaussian_lower_mu, profile_inverse, rejects
-from fedprivacy.audit.many_runs import clopper_pearson_epsilon
+from fedprivacy.audit.many_runs import clopper_pearson_ceiling, clopper_pearson_epsilon
 from fedprivacy.audit.membership import membership
 from fedprivacy.audit.one_run import guess_counts, one_run_bound, right_guesses
 
@@ -27,6 +27,8 @@ ZERO = (
     "A lower bound of 0 means that this attack found nothing; it is no evidence of privacy. Only a "
     "proof is an upper bound, and another attack may find more."
 )
+GAUSSIAN_METHOD = "one run against Gaussian curves (Mahloujifar, Melis & Chaudhuri 2024)"
+INDEPENDENT_METHOD = "error rates of the canaries (Clopper-Pearson; Jagielski, Ullman & Oprea 2020)"
 KNOWS = (
     "The attacker knows the model, the schedule and all of the site's records but the coins of the "
     "canaries; one record, added or not."
@@ -108,22 +110,43 @@ def _assuming(
     delta: float,
     alpha: float,
 ) -> dict[str, Any]:
-    """Bounds that hold only under assumptions which one run cannot make good; stated with them."""
-    mus = [
-        gaussian_lower_mu(right_guesses(scores, included, r), r, len(included), alpha)
-        for r in counts
-    ]
+    """Bounds that hold only under assumptions which one run cannot make good; stated with them.
+
+    Each stands with the most that it could have been, had every guess been right.
+    """
+    right = [right_guesses(scores, included, r) for r in counts]
     # Thresholds between the guessed and the others; ranks say nothing of the coins.
     ordered = np.sort(scores)
     thresholds = [float(ordered[-min(r + 1, len(ordered))]) for r in counts]
-    together = 1 - alpha * len(counts)
+    members, together = int(included.sum()), 1 - alpha * len(counts)
     independent = clopper_pearson_epsilon(
         scores, included, thresholds, delta=delta, confidence=together
     )
+    most = clopper_pearson_ceiling(
+        members, len(included) - members, counts, delta=delta, confidence=together
+    )
     return {
-        "f_dp_if_the_curve_is_gaussian": gaussian_epsilon(max(mus), delta) if max(mus) else 0.0,
-        "clopper_pearson_if_canaries_were_independent": independent,
+        "f_dp_if_the_curve_is_gaussian": {
+            "epsilon_lower": _gaussian(right, counts, len(included), delta, alpha),
+            "ceiling": _gaussian(counts, counts, len(included), delta, alpha),
+            "method": GAUSSIAN_METHOD,
+            "assumption": "the trade-off curve is a Gaussian one",
+        },
+        "clopper_pearson_if_canaries_were_independent": {
+            "epsilon_lower": independent,
+            "ceiling": most,
+            "method": INDEPENDENT_METHOD,
+            "assumption": "the canaries of one run are independent",
+        },
     }
+
+
+def _gaussian(
+    right: Sequence[int], counts: Sequence[int], coins: int, delta: float, alpha: float
+) -> float:
+    """Epsilon of the largest Gaussian curve that so many right guesses reject; 0 if none is."""
+    mu = max(gaussian_lower_mu(v, r, coins, alpha) for v, r in zip(right, counts, strict=True))
+    return gaussian_epsilon(mu, delta) if mu else 0.0
 
 
 def _rejected(

@@ -50,20 +50,32 @@ def clopper_pearson_epsilon(
         confidence: of the largest bound.
     """
     alpha = (1 - confidence) / (2 * len(thresholds))
-    best = 0.0
-    for threshold in thresholds:
-        fn, members, fp, others = _errors(scores, included, threshold)
-        missed, raised = upper_limit(fn, members, alpha), upper_limit(fp, others, alpha)
-        for power, error in ((1 - missed - delta, raised), (1 - raised - delta, missed)):
-            if power > 0:
-                best = max(best, math.log(power / error))
-    return best
+    errors = (_errors(scores, included, threshold) for threshold in thresholds)
+    return max(_ruled_out(*counts, delta, alpha) for counts in errors)
 
 
-def clopper_pearson_ceiling(trials: int, delta: float, alpha: float) -> float:
-    """What the bound would be with no error among ``trials`` of each kind."""
-    limit = upper_limit(0, trials, alpha)
-    return max(0.0, math.log((1 - limit - delta) / limit)) if 1 - limit > delta else 0.0
+def clopper_pearson_ceiling(
+    members: int, others: int, above: Sequence[int], *, delta: float, confidence: float = 0.95
+) -> float:
+    """What ``clopper_pearson_epsilon`` would return had every record above a threshold been in.
+
+    Args:
+        members: trials that were in.
+        others: trials that were not.
+        above: of each threshold, how many scores may lie above it.
+        delta: at which epsilon is meant.
+        confidence: of the largest bound.
+    """
+    alpha = (1 - confidence) / (2 * len(above))
+    missed = (members - min(count, members) for count in above)
+    return max(_ruled_out(fn, members, 0, others, delta, alpha) for fn in missed)
+
+
+def _ruled_out(fn: int, members: int, fp: int, others: int, delta: float, alpha: float) -> float:
+    """Largest epsilon that these errors rule out, each rate at its own upper limit; 0 if none."""
+    missed, raised = upper_limit(fn, members, alpha), upper_limit(fp, others, alpha)
+    pairs = ((1 - missed - delta, raised), (1 - raised - delta, missed))
+    return max([0.0, *(math.log(power / error) for power, error in pairs if power > 0)])
 
 
 def gaussian_mu_estimate(

@@ -27,6 +27,17 @@ _PRIVACY = (
     "max_advantage",
     "what_if",
 )
+_MEASURED = (
+    "epsilon_lower",
+    "ceiling",
+    "confidence",
+    "method",
+    "direction",
+    "unit",
+    "neighbouring",
+    "view",
+    "delta",
+)
 
 
 def to_json(prices: Sequence[Price], fraction: float) -> dict[str, Any]:
@@ -71,8 +82,11 @@ def _row(one: Price) -> dict[str, Any]:
         "federation_gain_left": None if gain is None else gain.to_json(),
         "worst_site": None if one.worst_site is None else one.worst_site.to_json(),
         "worst_class": None if one.worst_class is None else one.worst_class.to_json(),
+        "sites": [harm.to_json() for harm in one.sites],
+        "classes": [harm.to_json() for harm in one.classes],
         "collapsed": list(one.collapsed),
         "twin_differs": list(one.twin_differs),
+        "local_differs": list(one.local_differs),
         "reasons": list(one.reasons),
     }
 
@@ -92,5 +106,4 @@ def measured(cells: Sequence[CellResult]) -> Mapping[str, Any] | None:
     if not audits:
         return None
     best = max(audits, key=lambda audit: float(audit["epsilon_lower"]))
-    keys = ("epsilon_lower", "ceiling", "confidence", "method", "delta", "unit", "neighbouring")
-    return {**{key: best.get(key) for key in keys}, "audited_cells": len(audits)}
+    return {**{key: best.get(key) for key in _MEASURED}, "audited_cells": len(audits)}

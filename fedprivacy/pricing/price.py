@@ -8,29 +8,41 @@ from typing import Any
 
 from fedprivacy.pricing.data_loss import DataLoss, equivalent_data_loss
 from fedprivacy.pricing.intervals import Interval, paired_mean
-from fedprivacy.pricing.twins import collapsed_against, federation_differences, find_twin
+from fedprivacy.pricing.twins import (
+    collapsed_against,
+    federation_differences,
+    find_local,
+    find_twin,
+)
 from fedprivacy.result import CellResult
 
 NO_PROOF = "no proof bought"
 NO_TWIN = "no twin was run: the same cell with algorithm=none"
+RECALL = "recall"
 NO_LOCAL = "no local baseline was run: algorithm=none federation=local"
 
 
 @dataclass(frozen=True)
 class Harm:
-    """Who pays most: the site or the class whose score fell most.
+    """What one site or one class paid.
 
     Attributes:
         name: of the site or the class.
-        lost: its score lost, paired by seed.
+        measure: what fell: the cell's score at a site; of a class its recall.
+        lost: how far it fell, paired by seed.
     """
 
     name: str
+    measure: str
     lost: Interval
 
     def to_json(self) -> dict[str, Any]:
         """Strict JSON."""
-        return {"name": self.name, "lost": self.lost.to_json()}
+        return {"name": self.name, "measure": self.measure, "lost": self.lost.to_json()}
+
+    def text(self) -> str:
+        """``recall of 3: 0.310 [0.250, 0.360] (n=3)``."""
+        return f"{self.measure} of {self.name}: {self.lost.text()}"
 
 
 @dataclass(frozen=True)
@@ -47,11 +59,12 @@ class Price:
         data_loss: the share of the records that one could discard instead.
         federation_gain_left: score minus that of the best site's own model without protection;
             negative: better not to federate like this. None without that baseline.
-        worst_site: the site that lost most; None where sites have no scores.
-        worst_class: the class that lost most; None for other tasks.
+        sites: what each site lost, the worst first; empty where sites have no scores.
+        classes: what each class lost, the worst first; empty for other tasks.
         collapsed: cells that kept at most ``fraction`` of what the twin gained over chance, and
             those that ended as collapsed, by ``cell_id``.
         twin_differs: keys of the federation in which a twin differs as well.
+        local_differs: the same of the baseline of ``federation_gain_left``.
         reasons: why something could not be priced.
     """
 
@@ -62,16 +75,27 @@ class Price:
     exchange_text: str
     data_loss: DataLoss
     federation_gain_left: Interval | None
-    worst_site: Harm | None
-    worst_class: Harm | None
+    sites: tuple[Harm, ...]
+    classes: tuple[Harm, ...]
     collapsed: tuple[str, ...]
     twin_differs: tuple[str, ...]
+    local_differs: tuple[str, ...]
     reasons: tuple[str, ...]
 
     @property
     def first(self) -> CellResult:
         """The cell of the smallest seed, for what all cells share."""
         return self.cells[0]
+
+    @property
+    def worst_site(self) -> Harm | None:
+        """The site that lost most."""
+        return next(iter(self.sites), None)
+
+    @property
+    def worst_class(self) -> Harm | None:
+        """The class that lost most."""
+        return next(iter(self.classes), None)
 
 
 def price(cells: Sequence[CellResult], results: Sequence[CellResult], fraction: float) -> Price:
@@ -88,7 +112,8 @@ def price(cells: Sequence[CellResult], results: Sequence[CellResult], fraction: 
     lost = paired_mean([d for pair in pairs if (d := _lost(*pair)) is not None])
     bought = min(_bought(cell) for cell in ordered)
     rate, text = _rate(lost, bought, ordered)
-    gain = paired_mean([g for cell in ordered if (g := _gain_left(cell, results)) is not None])
+    alone = [(cell, local) for cell in ordered if (local := find_local(cell, results)) is not None]
+    gain = paired_mean([g for pair in alone if (g := gain_left(*pair)) is not None])
     reasons = [NO_TWIN] * (not pairs) + [NO_LOCAL] * (gain is None)
     return Price(
         cells=ordered,
@@ -98,14 +123,15 @@ def price(cells: Sequence[CellResult], results: Sequence[CellResult], fraction: 
         exchange_text=text,
         data_loss=equivalent_data_loss(ordered, results),
         federation_gain_left=gain,
-        worst_site=_worst(pairs, _by_site),
-        worst_class=_worst(pairs, _by_class),
+        sites=_harms(pairs, _by_site, _metric(ordered)),
+        classes=_harms(pairs, _by_class, RECALL),
         collapsed=tuple(
             cell.cell_id
             for cell in ordered
             if cell.status == "collapsed" or collapsed_against(cell, twins[cell.cell_id], fraction)
         ),
-        twin_differs=tuple(sorted({k for p in pairs for k in federation_differences(*p)})),
+        twin_differs=_differing(pairs),
+        local_differs=_differing(alone),
         reasons=tuple(reasons),
     )
 
@@ -149,26 +175,22 @@ def _rate(
     return rate, f"{rate:.3f} of score for the whole of an attacker's advantage"
 
 
-def _gain_left(cell: CellResult, results: Sequence[CellResult]) -> float | None:
+def gain_left(cell: CellResult, local: CellResult) -> float | None:
     """Score above that of the best site alone; both on the held-out records of all sites."""
-    own = _value(cell)
-    for other in results:
-        alike = (other.dataset, other.model, other.seed, other.synthetic)
-        if (
-            other.algorithm == "none"
-            and other.federation == "local"
-            and alike == (cell.dataset, cell.model, cell.seed, cell.synthetic)
-            and _data(other) == _data(cell)
-            and other.score is not None
-        ):
-            models = [value for value in other.score.per_site.values() if value is not None]
-            if own is not None and models:
-                return own - max(models)
-    return None
+    own, found = _value(cell), local.score.per_site if local.score else {}
+    models = [value for value in found.values() if value is not None]
+    return own - max(models) if own is not None and models else None
 
 
-def _data(cell: CellResult) -> Any:
-    return cell.config.get("dataset"), cell.config.get("audit")
+Pairs = Sequence[tuple[CellResult, CellResult]]
+
+
+def _differing(pairs: Pairs) -> tuple[str, ...]:
+    return tuple(sorted({key for pair in pairs for key in federation_differences(*pair)}))
+
+
+def _metric(cells: Sequence[CellResult]) -> str:
+    return next((cell.score.name for cell in cells if cell.score), "score")
 
 
 Parts = Callable[[CellResult], Mapping[str, float | None]]
@@ -182,7 +204,8 @@ def _by_class(cell: CellResult) -> Mapping[str, float | None]:
     return {} if cell.score is None else cell.score.per_class
 
 
-def _worst(pairs: Sequence[tuple[CellResult, CellResult]], parts: Parts) -> Harm | None:
+def _harms(pairs: Pairs, parts: Parts, measure: str) -> tuple[Harm, ...]:
+    """What each part lost, the worst first."""
     lost: dict[str, list[float]] = {}
     for cell, twin in pairs:
         own, reached = parts(cell), parts(twin)
@@ -190,9 +213,6 @@ def _worst(pairs: Sequence[tuple[CellResult, CellResult]], parts: Parts) -> Harm
             after, before = own[name], reached[name]
             if after is not None and before is not None:
                 lost.setdefault(name, []).append(before - after)
-    if not lost:
-        return None
-    name = max(sorted(lost), key=lambda key: sum(lost[key]) / len(lost[key]))
-    found = paired_mean(lost[name])
-    assert found is not None
-    return Harm(name, found)
+    means = ((name, paired_mean(values)) for name, values in sorted(lost.items()))
+    found = [Harm(name, measure, mean) for name, mean in means if mean is not None]
+    return tuple(sorted(found, key=lambda harm: -harm.lost.value))

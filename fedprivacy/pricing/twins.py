@@ -20,14 +20,25 @@ def find_twin(cell: CellResult, results: Iterable[CellResult]) -> CellResult | N
     Dataset, model, federation, audit and seed agree. Where several do, the one whose training is
     most alike is taken.
     """
-    if cell.algorithm == "none":
-        return None
+    return None if cell.algorithm == "none" else _closest(cell, results, cell.federation)
+
+
+def find_local(cell: CellResult, results: Iterable[CellResult]) -> CellResult | None:
+    """Each site alone without protection, otherwise as the cell; None where it was not run.
+
+    Chosen as ``find_twin`` chooses, among those that have a score.
+    """
+    return _closest(cell, (one for one in results if one.score is not None), "local")
+
+
+def _closest(cell: CellResult, results: Iterable[CellResult], federation: str) -> CellResult | None:
+    """The unprotected cell of this federation that differs least in how it trained."""
     fitting = [
         other
         for other in results
         if other.algorithm == "none"
         and (other.dataset, other.federation, other.model, other.seed, other.synthetic)
-        == (cell.dataset, cell.federation, cell.model, cell.seed, cell.synthetic)
+        == (cell.dataset, federation, cell.model, cell.seed, cell.synthetic)
         and not any(key.startswith(_MUST_AGREE) for key in _config_differences(cell, other))
     ]
     return min(fitting, key=lambda o: len(federation_differences(cell, o)), default=None)
@@ -65,4 +76,6 @@ def _config_differences(one: CellResult, other: CellResult) -> set[str]:
 
 
 def federation_differences(one: CellResult, other: CellResult) -> list[str]:
-    return sorted(key for key in _config_differences(one, other) if key.startswith("federation."))
+    """Settings of the federation, besides which it is, that differ between two cells."""
+    keys = (key for key in _config_differences(one, other) if key.startswith("federation."))
+    return sorted(key for key in keys if key != "federation.name")

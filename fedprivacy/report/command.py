@@ -103,13 +103,13 @@ def _complaint(folder: Path) -> str:
 
 
 def _upload(report: Report, folders: Sequence[Path], uri: str, experiment: str | None) -> int:
-    """Upload missing cells; the report itself too, if it is about a single sweep."""
+    """Upload missing cells, their prices, and the report itself once no cell is missing."""
     from fedprivacy.tracking.links import sweep_links
     from fedprivacy.tracking.prices import record_prices
     from fedprivacy.tracking.summary import record_summary
     from fedprivacy.tracking.sync import sync
 
-    missing = 0
+    missing, links = 0, []
     for folder in folders:
         name = folder.resolve().name
         done = sync(folder, uri=uri, experiment=experiment)
@@ -119,8 +119,13 @@ def _upload(report: Report, folders: Sequence[Path], uri: str, experiment: str |
             f"{len(done.present)} were there, {len(done.missing)} are missing"
         )
         if not done.missing:
-            if len(folders) == 1:
-                record_summary(report.paths, uri=uri, experiment=experiment or name, sweep_id=name)
             record_prices(report.prices, uri=uri, experiment=experiment or name, sweep_id=name)
-            print(sweep_links(uri, experiment or name, name))
+            links.append(sweep_links(uri, experiment or name, name))
+    if not missing:
+        names = [folder.resolve().name for folder in folders]
+        # Beside the cells of the first sweep, in whose folder the files are as well.
+        where, about = experiment or names[0], " + ".join(dict.fromkeys(names))
+        if record_summary(report.paths, uri=uri, experiment=where, sweep_id=about):
+            print(f"MLflow: the report is the run 'report of {about}' of experiment {where}")
+    print("\n".join(links))
     return FAILED if missing else OK

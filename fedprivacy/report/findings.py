@@ -6,9 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedprivacy.pricing.intervals import Interval, paired_mean
-from fedprivacy.pricing.price import Price
+from fedprivacy.pricing.intervals import paired_mean
+from fedprivacy.pricing.price import Price, gain_left
 from fedprivacy.pricing.twins import flatten
+from fedprivacy.report.matching import (
+    AmbiguousError,
+    Figures,
+    by_seed,
+    exact_local,
+    exact_twin,
+    partner,
+    selected,
+    value,
+)
 from fedprivacy.report.price_table import measured_text
 from fedprivacy.report.rows import Row
 from fedprivacy.report.words import MISSING, epsilon_text, protected_text
@@ -22,8 +32,9 @@ RULES = (
     "Rules: a figure is a mean over seeds of differences paired by seed, with a 95 % bootstrap "
     "interval. An observation agrees, or does not, where the whole interval says so. Where the "
     "interval holds both answers, or there is one seed, nothing is settled: of made-up records "
-    "that "
-    "reads a stand-in cannot tell. What made-up records do say is of them, not of patients."
+    "that reads a stand-in cannot tell. What made-up records do say is of them, not of patients. "
+    "Pairs agree in every setting but the one compared; where cells of several settings fit, none "
+    "is chosen and nothing is settled."
 )
 CASES = ("ixi_tiny", "breast_density", "higgs")
 
@@ -55,148 +66,152 @@ def findings(results: Sequence[CellResult]) -> list[Finding]:
         _breast_density_is_most_sensitive(results),
         _higgs_loses_little(results, 95.0),
         _higgs_loses_little(results, 50.0),
-        _federation_beats_local(results),
+        *(_federation_beats_local(results, case) for case in CASES),
     ]
 
 
 def _judged(
-    observation: str, words: str, value: Interval | None, real: bool, holds: Callable[[float], bool]
+    observation: str,
+    words: str,
+    figures: Callable[[], Figures],
+    holds: Callable[[float], bool],
 ) -> Finding:
-    if value is None:
+    """The answer to an observation.
+
+    Args:
+        observation: what the article saw.
+        words: what ours is a figure of.
+        figures: one for each seed.
+        holds: whether a figure is as the article says.
+    """
+    try:
+        ours = figures()
+    except AmbiguousError as error:
+        return Finding(observation, str(error), NOT_SETTLED)
+    found = paired_mean([ours.by_seed[seed] for seed in sorted(ours.by_seed)])
+    if found is None:
         return Finding(observation, f"run it: {COMMAND}", NOT_RUN)
-    figure = f"{words} {value.text()}{'' if real else ', synthetic'}"
-    open_answer = NOT_SETTLED if real else CANNOT_TELL
-    if value.low is None or value.high is None:
+    figure = f"{words} {found.text()}{', synthetic' if ours.synthetic else ''}"
+    open_answer = CANNOT_TELL if ours.synthetic else NOT_SETTLED
+    if found.low is None or found.high is None:
         return Finding(observation, figure, open_answer)
-    answers = {holds(value.low), holds(value.high)}
+    answers = {holds(found.low), holds(found.high)}
     if len(answers) == 2:
         return Finding(observation, figure, open_answer)
     return Finding(observation, figure, AGREES if answers.pop() else DISAGREES)
 
 
-def _scores(results: Sequence[CellResult], **wanted: Any) -> dict[int, float]:
-    """Score by seed of the cells that match; keys with a dot are settings."""
-    found: dict[int, float] = {}
-    for cell in results:
-        settings = dict(flatten(cell.config))
-        fits = all(
-            settings.get(key.replace("__", ".")) == value
-            if "__" in key
-            else getattr(cell, key) == value
-            for key, value in wanted.items()
-        )
-        if fits and cell.score is not None and cell.score.value is not None:
-            found[cell.seed] = cell.score.value
+EVERY: Mapping[str, Any] = {"schedule": "every_round", "schedule.decay": 1.0}
+
+
+def _svt(results: Sequence[CellResult], **schedule: Any) -> list[CellResult]:
+    wanted = {"dataset": "ixi_tiny", "algorithm": "svt", "federation": "fedavg", **schedule}
+    return selected(results, wanted)
+
+
+def _gaussian(
+    results: Sequence[CellResult], dataset: str, percentile: float = 95.0
+) -> list[CellResult]:
+    """The Gaussian filter in every round."""
+    wanted = {"dataset": dataset, "algorithm": "gaussian", "federation": "fedavg", **EVERY}
+    return selected(results, {**wanted, "algorithm.percentile": percentile})
+
+
+def _score(cell: CellResult) -> float:
+    found = value(cell)
+    assert found is not None, "only cells with a score are selected"
     return found
 
 
-def _difference(one: dict[int, float], other: dict[int, float]) -> Interval | None:
-    return paired_mean([one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())])
-
-
-def _real(results: Sequence[CellResult], dataset: str) -> bool:
-    return not any(cell.synthetic for cell in results if cell.dataset == dataset)
-
-
-def _svt(results: Sequence[CellResult], schedule: str) -> dict[int, float]:
-    return _scores(
-        results, dataset="ixi_tiny", algorithm="svt", schedule=schedule, federation="fedavg"
-    )
-
-
 def _svt_first_beats_every(results: Sequence[CellResult]) -> Finding:
-    value = _difference(_svt(results, "first_round"), _svt(results, "every_round"))
+    every, firsts = _svt(results, **EVERY), _svt(results, schedule="first_round")
+
+    def gained(cell: CellResult) -> float | None:
+        first = partner(cell, firsts)
+        return None if first is None else _score(first) - _score(cell)
+
     return _judged(
         "IXI: SVT in the first round only is far above SVT in every round",
         "Dice, first round minus every round:",
-        value,
-        _real(results, "ixi_tiny"),
+        lambda: by_seed(every, gained),
         lambda d: d > 0.1,
     )
 
 
 def _svt_decaying_lies_between(results: Sequence[CellResult]) -> Finding:
-    first, every = _svt(results, "first_round"), _svt(results, "every_round")
-    nth = _svt(results, "every_nth")
-    shared = sorted(first.keys() & every.keys() & nth.keys())
-    # Smaller than 0 as soon as it is outside: the nearer end decides.
-    value = paired_mean([min(first[s] - nth[s], nth[s] - every[s]) for s in shared])
+    every, firsts = _svt(results, **EVERY), _svt(results, schedule="first_round")
+    decreasing = {"schedule.n": 2, "schedule.decay": lambda decay: decay < 1}
+    nth = _svt(results, schedule="every_nth", **decreasing)
+
+    def inside(cell: CellResult) -> float | None:
+        first, middle = partner(cell, firsts), partner(cell, nth)
+        if first is None or middle is None:
+            return None
+        # Smaller than 0 as soon as it is outside: the nearer end decides.
+        return min(_score(first) - _score(middle), _score(middle) - _score(cell))
+
     return _judged(
         "IXI: SVT every second round with a decreasing threshold lies in between",
         "Dice, distance to the nearer of the two (negative: outside):",
-        value,
-        _real(results, "ixi_tiny"),
+        lambda: by_seed(every, inside),
         lambda d: d > 0,
     )
 
 
-def _losses(results: Sequence[CellResult], dataset: str) -> dict[int, float]:
-    """Share of what was learned over chance that the Gaussian filter in every round costs."""
-    twin = _scores(results, dataset=dataset, algorithm="none", federation="fedavg")
-    own = _scores(
-        results, dataset=dataset, algorithm="gaussian", schedule="every_round",
-        algorithm__percentile=95.0,
-    )  # fmt: skip
-    chance = next(
-        (c.score.chance for c in results if c.dataset == dataset and c.score is not None), 0.0
-    )
-    return {
-        seed: (twin[seed] - own[seed]) / (twin[seed] - chance)
-        for seed in twin.keys() & own.keys()
-        if twin[seed] > chance
-    }
-
-
 def _breast_density_is_most_sensitive(results: Sequence[CellResult]) -> Finding:
-    own = _losses(results, "breast_density")
-    others = [_losses(results, name) for name in CASES if name != "breast_density"]
-    shared = set(own).intersection(*others) if all(others) else set()
-    value = paired_mean([own[s] - max(other[s] for other in others) for s in sorted(shared)])
+    cells = {case: _gaussian(results, case) for case in CASES}
+
+    def share(cell: CellResult) -> float | None:
+        """Of what the twin learned over chance, how much was lost."""
+        twin = exact_twin(cell, results)
+        if twin is None or twin.score is None or twin.score.value is None:
+            return None
+        gain = twin.score.value - twin.score.chance
+        return (twin.score.value - _score(cell)) / gain if gain > 0 else None
+
+    def figures() -> Figures:
+        shares = {case: by_seed(cells[case], share) for case in CASES}
+        made_up = any(one.synthetic for one in shares.values())
+        own = shares.pop("breast_density").by_seed
+        others = [one.by_seed for one in shares.values()]
+        seeds = set(own).intersection(*others)
+        return Figures({s: own[s] - max(other[s] for other in others) for s in seeds}, made_up)
+
     return _judged(
         "Breast density is the most sensitive case",
         "share of the gain over chance lost to the Gaussian filter, minus the worse of the others:",
-        value,
-        _real(results, "breast_density"),
+        figures,
         lambda d: d > 0,
     )
 
 
 def _higgs_loses_little(results: Sequence[CellResult], percentile: float) -> Finding:
-    twin = _scores(results, dataset="higgs", algorithm="none", federation="fedavg")
-    own = _scores(
-        results, dataset="higgs", algorithm="gaussian", schedule="every_round",
-        algorithm__percentile=percentile,
-    )  # fmt: skip
+    cells = _gaussian(results, "higgs", percentile)
+
+    def lost(cell: CellResult) -> float | None:
+        twin = exact_twin(cell, results)
+        reached = None if twin is None else value(twin)
+        return None if reached is None else reached - _score(cell)
+
     return _judged(
         f"HIGGS: small loss with the Gaussian filter at percentile {percentile:g}",
         f"AUC lost (small: at most {SMALL_LOSS:g}):",
-        _difference(twin, own),
-        _real(results, "higgs"),
+        lambda: by_seed(cells, lost),
         lambda d: d <= SMALL_LOSS,
     )
 
 
-def _federation_beats_local(results: Sequence[CellResult]) -> Finding:
-    values, seen = [], []
-    for name in CASES:
-        own = _scores(
-            results, dataset=name, algorithm="gaussian", schedule="every_round",
-            algorithm__percentile=95.0,
-        )  # fmt: skip
-        for cell in results:
-            if (cell.dataset, cell.algorithm, cell.federation) != (name, "none", "local"):
-                continue
-            models = [v for v in (cell.score.per_site.values() if cell.score else ()) if v]
-            if models and cell.seed in own:
-                values.append(own[cell.seed] - max(models))
-                seen.append(name)
-    cases = ", ".join(dict.fromkeys(seen))
-    real = all(_real(results, name) for name in seen)
+def _federation_beats_local(results: Sequence[CellResult], case: str) -> Finding:
+    cells = _gaussian(results, case)
+
+    def left(cell: CellResult) -> float | None:
+        local = exact_local(cell, results)
+        return None if local is None else gain_left(cell, local)
+
     return _judged(
-        "Federated with DP is still above the best site alone",
-        f"score, Gaussian filter in every round minus best local ({cases}):",
-        paired_mean(values),
-        real,
+        f"Federated with DP is still above the best site alone: {case}",
+        "score, Gaussian filter in every round minus best local:",
+        lambda: by_seed(cells, left),
         lambda d: d > 0,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +9,10 @@ from fedprivacy.config.resources import how_we_count
 from fedprivacy.errors import FedPrivacyError
 from fedprivacy.pricing.price import Price
 from fedprivacy.report.audit_figure import falsified
+from fedprivacy.report.bounds import bound_lines
 from fedprivacy.report.findings import RULES, findings, unsaid
+from fedprivacy.report.harm_table import NOTE as HARM
+from fedprivacy.report.harm_table import harm_lines
 from fedprivacy.report.page import (
     details,
     figure,
@@ -21,7 +23,9 @@ from fedprivacy.report.page import (
     table,
     text,
 )
-from fedprivacy.report.price_table import COLUMNS, NOTES, PriceTable, price_tables
+from fedprivacy.report.price_table import COLUMNS, PriceTable, notes, price_tables, verdict_text
+from fedprivacy.report.rerun import NOTE as RERUN
+from fedprivacy.report.rerun import command
 from fedprivacy.report.roc import Attack, attack_lines
 from fedprivacy.report.rows import Row
 from fedprivacy.report.words import (
@@ -52,6 +56,13 @@ WORDS = (
     "protected rounds), unprotected (nothing is proved).",
     "seeded noise makes a run repeatable and its certificate a simulation. synthetic records stand "
     "in for real ones.",
+)
+
+BOUNDS = (
+    "epsilon at least: a lower bound, measured. ceiling: what the same audit would have returned "
+    "with every guess right; no larger epsilon could have been shown. confidence: over all views "
+    "and numbers of guesses of a cell, for each method by itself. assumes: what one run cannot "
+    "make good; only bounds that assume nothing stand in the price list."
 )
 
 
@@ -124,7 +135,7 @@ def _overview(results: Sequence[CellResult], rows: Sequence[Row], unfinished: in
             "epsilon proved": views_text(row.privacy),
             "protected rounds": protected_text(row.privacy),
             "status": row.status,
-            "verdict": ", ".join(dict.fromkeys(cell.verdict or "none" for cell in row.cells)),
+            "verdict": verdict_text(row),
         }
         for row in rows
     ]
@@ -133,8 +144,22 @@ def _overview(results: Sequence[CellResult], rows: Sequence[Row], unfinished: in
 
 def _prices(rows: Sequence[Row], prices: Mapping[str, Price]) -> str:
     tables = price_tables(rows, prices)
-    notes = "".join(paragraph(note, "note") for note in NOTES)
-    return "".join(map(_price_table, tables)) + notes if tables else ""
+    said = "".join(paragraph(note, "note") for note in notes(tables))
+    return "".join(map(_price_table, tables)) + said + _harm(rows, prices) if tables else ""
+
+
+def _harm(rows: Sequence[Row], prices: Mapping[str, Price]) -> str:
+    """Every site and class, not only the worst."""
+    lines = [
+        {"dataset": dataset_text(*row.dataset), **line}
+        for row in rows
+        if row.protected
+        for line in harm_lines(row, prices[row.first.cell_id])
+    ]
+    if not lines:
+        return ""
+    every = details(f"What every site and every class lost ({len(lines)})", table(lines))
+    return every + paragraph(HARM, "note")
 
 
 def _price_table(one: PriceTable) -> str:
@@ -148,7 +173,7 @@ def _price_table(one: PriceTable) -> str:
         paragraph(f"{line['algorithm']}, {line['schedule']}: {line['clinician']}.")
         for line in one.lines
     )
-    return f"<h3>{text(one.title)}</h3>{table(one.lines, columns)}{said}"
+    return f"<h3>{text(one.title)}</h3>{table(one.lines, columns, one.values)}{said}"
 
 
 def _findings(
@@ -160,8 +185,11 @@ def _findings(
 
 
 def _audits(rows: Sequence[Row], pictures: Mapping[str, Sequence[tuple[Path, str]]]) -> str:
-    words = falsified(rows)
-    return paragraph(words) + _shown(pictures, "audits") if words else _shown(pictures, "audits")
+    words, lines = falsified(rows), bound_lines(rows)
+    said = paragraph(words) if words else ""
+    every = details(f"Every bound, by cell and view ({len(lines)})", table(lines)) if lines else ""
+    note = paragraph(BOUNDS, "note") if lines else ""
+    return said + _shown(pictures, "audits") + every + note
 
 
 def _membership(attacks: Sequence[Attack]) -> str:
@@ -255,12 +283,7 @@ def _failures(results: Sequence[CellResult]) -> str:
 
 def _commands(results: Sequence[CellResult]) -> str:
     lines = [f"# {_name(cell)}\n{command(cell)}" for cell in results]
-    return preformatted("\n".join(lines)) if lines else ""
-
-
-def command(cell: CellResult) -> str:
-    """What to type to run a cell again."""
-    return shlex.join(["fedprivacy", "run", *cell.overrides])
+    return paragraph(RERUN, "note") + preformatted("\n".join(lines)) if lines else ""
 
 
 def _name(cell: CellResult) -> str:

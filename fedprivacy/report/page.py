@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import base64
 import importlib.resources
-import math
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 _MAX_SVG = 500_000
-_NUMBER = re.compile(r"(?<![\w.-])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)")
 
 
 def text(words: object) -> str:
@@ -24,12 +22,19 @@ def paragraph(words: str, kind: str = "") -> str:
     return f'<p class="{kind}">{text(words)}</p>' if kind else f"<p>{text(words)}</p>"
 
 
-def table(lines: Sequence[Mapping[str, str]], columns: Sequence[str] | None = None) -> str:
+def table(
+    lines: Sequence[Mapping[str, str]],
+    columns: Sequence[str] | None = None,
+    values: Sequence[Mapping[str, float]] = (),
+) -> str:
     """A table that can be sorted by any column; the words ``falsified`` stand out.
+
+    Numbers sort before words, and infinite after all other numbers.
 
     Args:
         lines: one mapping of column to text for each line.
         columns: their order; None: as in the first line.
+        values: of each line, the numbers to sort by where a text does not begin with its own.
     """
     if not lines:
         return ""
@@ -37,8 +42,10 @@ def table(lines: Sequence[Mapping[str, str]], columns: Sequence[str] | None = No
     head = "".join(
         f'<th scope="col"><button type="button">{text(name)}</button></th>' for name in names
     )
+    numbers = values or [{}] * len(lines)
     body = "".join(
-        "<tr>" + "".join(_cell(line.get(name, "")) for name in names) + "</tr>" for line in lines
+        f"<tr>{''.join(_cell(line.get(name, ''), own.get(name)) for name in names)}</tr>"
+        for line, own in zip(lines, numbers, strict=True)
     )
     return (
         f'<div class="wide"><table class="sortable"><thead><tr>{head}</tr></thead>'
@@ -46,23 +53,22 @@ def table(lines: Sequence[Mapping[str, str]], columns: Sequence[str] | None = No
     )
 
 
-def _cell(words: str) -> str:
+def _cell(words: str, value: float | None) -> str:
     marked = ' class="bad"' if "falsified" in words else ""
-    value = sort_value(words)
-    sorted_by = "" if value is None else f' data-value="{value:g}"'
+    number = sort_value(words) if value is None else repr(value)
+    sorted_by = "" if number is None else f' data-value="{number}"'
     return f"<td{marked}{sorted_by}>{text(words)}</td>"
 
 
-def sort_value(words: str) -> float | None:
-    """The number by which a cell of a table is sorted; None: by its words.
+_NUMBER = re.compile(r"(?:[<>]= )?(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?=$|[\s*%])")
 
-    The first number that is no part of a name, behind the last colon if there is one: 0.057 for
-    ``site-1: 0.057``, 2.22 for ``2.22 (1/8 rounds)``, none for ``svt_flare28``.
-    """
+
+def sort_value(words: str) -> str | None:
+    """The number that a text begins with, as JavaScript reads it; None for other texts."""
     if words.startswith("infinite"):
-        return math.inf
-    found = _NUMBER.search(words.rpartition(": ")[2])
-    return float(found[0]) if found else None
+        return "Infinity"
+    found = _NUMBER.match(words)
+    return found.group(1) if found else None
 
 
 def figure(path: Path, caption: str) -> str:

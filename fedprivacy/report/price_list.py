@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fedprivacy.accounting.units import UNITS, VIEWS
+from fedprivacy.accounting.units import UNITS, VIEWS, View
 from fedprivacy.pricing.frontier import pareto
+from fedprivacy.report.bounds import measured
 from fedprivacy.report.canvas import new_figure
 from fedprivacy.report.palette import CHANCE, FAINT, HAIRLINE, INK, algorithm_look
 from fedprivacy.report.rows import Row
@@ -17,7 +18,7 @@ from fedprivacy.report.words import dataset_title, delta_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Kind = tuple[str, str, str, float]
+Kind = tuple[str, str, View, float]
 """Unit, neighbouring relation, view, delta."""
 
 Box = tuple[float, float, float, float]
@@ -40,7 +41,7 @@ class Point:
     Attributes:
         row: the cells.
         epsilon: proved upper bound; ``math.inf`` where nothing is proved.
-        lower: measured lower bound; None without an audit, or where it is not about this claim.
+        lower: measured lower bound for what the panel is about; None where no audit was.
     """
 
     row: Row
@@ -61,7 +62,8 @@ def panels(rows: Sequence[Row]) -> dict[Kind, list[Point]]:
             continue
         for kind, epsilon in _claims(row.privacy).items():
             if kind in shown:
-                lower = _lower(row) if kind[0] == "record" else None
+                shown_by = measured(row, *kind)
+                lower = None if shown_by is None else shown_by.lower
                 found.setdefault(kind, []).append(Point(row, epsilon, lower))
     return dict(sorted(found.items(), key=lambda item: _order(item[0])))
 
@@ -88,10 +90,6 @@ def _claims(privacy: Any) -> dict[Kind, float]:
         infinite = privacy.get("infinite", True) or privacy.get("epsilon") is None
         claims[about] = math.inf if infinite else float(privacy["epsilon"])
     return claims
-
-
-def _lower(row: Row) -> float | None:
-    return max((float(c.audit["epsilon_lower"]) for c in row.cells if c.audit), default=None)
 
 
 def _order(kind: Kind) -> tuple[int, int, str, float]:

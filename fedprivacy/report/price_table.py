@@ -10,7 +10,8 @@ from itertools import groupby
 from typing import Any
 
 from fedprivacy.pricing.intervals import Interval
-from fedprivacy.pricing.price import Price
+from fedprivacy.pricing.price import Harm, Price
+from fedprivacy.report.bounds import alike
 from fedprivacy.report.rows import Row
 from fedprivacy.report.words import (
     MISSING,
@@ -18,6 +19,7 @@ from fedprivacy.report.words import (
     delta_text,
     number_text,
     protected_text,
+    rank,
     views_text,
 )
 
@@ -49,6 +51,7 @@ NOTES = (
     "same score.",
     "federation gain left: score minus that of the best site's own model without protection; "
     "negative: better not to federate like this.",
+    "worst site, worst class: who lost most, and how much of what; all of them: harm.csv.",
 )
 
 
@@ -59,10 +62,14 @@ class PriceTable:
     Attributes:
         title: the dataset, marked where it is synthetic.
         lines: one for each protection, by column.
+        values: of each line, the numbers inside texts that do not begin with theirs, by column.
+        differs: settings in which a starred baseline differs besides.
     """
 
     title: str
     lines: tuple[Mapping[str, str], ...]
+    values: tuple[Mapping[str, float], ...] = ()
+    differs: tuple[str, ...] = ()
 
 
 def price_tables(rows: Sequence[Row], prices: Mapping[str, Price]) -> list[PriceTable]:
@@ -74,10 +81,31 @@ def price_tables(rows: Sequence[Row], prices: Mapping[str, Price]) -> list[Price
     """
     tables = []
     for (dataset, synthetic), group in groupby(rows, key=lambda row: row.dataset):
-        lines = [_line(row, prices[row.first.cell_id]) for row in group if row.protected]
-        if lines:
-            tables.append(PriceTable(dataset_title(dataset, synthetic), tuple(lines)))
+        found = [(row, prices[row.first.cell_id]) for row in group if row.protected]
+        if not found:
+            continue
+        keys = {key for _, price in found for key in (*price.twin_differs, *price.local_differs)}
+        tables.append(
+            PriceTable(
+                title=dataset_title(dataset, synthetic),
+                lines=tuple(_line(row, price) for row, price in found),
+                values=tuple(_values(price) for _, price in found),
+                differs=tuple(sorted(keys)),
+            )
+        )
     return tables
+
+
+def notes(tables: Sequence[PriceTable]) -> list[str]:
+    """What the columns mean, and what the stars stand for where there are any."""
+    keys = sorted({key for one in tables for key in one.differs})
+    star = f"*: the baseline that it is compared with differs in {', '.join(keys)} as well."
+    return [*NOTES, *([star] if keys else [])]
+
+
+def _values(price: Price) -> dict[str, float]:
+    harms = (("worst site", price.worst_site), ("worst class", price.worst_class))
+    return {column: harm.lost.value for column, harm in harms if harm is not None}
 
 
 def _line(row: Row, price: Price) -> dict[str, str]:
@@ -94,7 +122,8 @@ def _line(row: Row, price: Price) -> dict[str, str]:
         "epsilon measured": measured_text(row),
         "exchange rate": price.exchange_text,
         "equivalent data loss": price.data_loss.text(),
-        "federation gain left": _interval(price.federation_gain_left),
+        "federation gain left": _interval(price.federation_gain_left)
+        + ("*" if price.local_differs else ""),
         "worst site": _harm(price.worst_site),
         "worst class": _harm(price.worst_class),
         "clinician": clinician(row.privacy),
@@ -106,28 +135,46 @@ def _interval(value: Interval | None) -> str:
     return MISSING if value is None else value.text()
 
 
-def _harm(value: Any) -> str:
-    return MISSING if value is None else f"{value.name}: {value.lost.text()}"
+def _harm(value: Harm | None) -> str:
+    return MISSING if value is None else value.text()
 
 
 def measured_text(row: Row) -> str:
-    """``>= 2.02 (ceiling 3.02, n=6)``: the largest lower bound over the seeds."""
+    """``>= 2.02 (ceiling 3.02, 6 audited)``: the largest lower bound over the seeds.
+
+    Says what was measured where that is not what the row's own epsilon is about.
+    """
     audits = [cell.audit for cell in row.cells if cell.audit]
     if not audits:
         return "not audited"
     best = max(audits, key=lambda audit: float(audit["epsilon_lower"]))
     lower, ceiling = number_text(best["epsilon_lower"]), number_text(best["ceiling"])
-    return f">= {lower} (ceiling {ceiling}, {len(audits)} audited)"
+    whose = _elsewhere(best, row.privacy or {})
+    return f">= {lower}{whose} (ceiling {ceiling}, {len(audits)} audited)"
+
+
+def _elsewhere(audit: Mapping[str, Any], privacy: Mapping[str, Any]) -> str:
+    """`` of one record, add_remove`` where the proof is about another unit or relation."""
+    about = [str(one.get(key)) for key in ("unit", "neighbouring") for one in (audit, privacy)]
+    unit, stated, relation, proved = about
+    if "None" in about or (unit == stated and alike(relation, proved)):
+        return ""
+    return f" of one {unit}, {relation}"
+
+
+VERDICTS = ("falsified", "unprotected", "partial", "proven")
+"""From the worst to the best: a claim that was falsified is told before all others."""
 
 
 def verdict_text(row: Row) -> str:
-    """How often each verdict was given; a falsified claim reads so."""
-    counts: dict[str, int] = {}
-    for cell in row.cells:
-        word = cell.verdict or "none"
-        counts[word] = counts.get(word, 0) + 1
-    worst_first = sorted(counts, key=lambda word: word != "falsified")
-    return ", ".join(f"{word} ({counts[word]}/{len(row.cells)})" for word in worst_first)
+    """How often each verdict was given, the worst first: a falsified claim reads so."""
+    words = [cell.verdict or "none" for cell in row.cells]
+    counts = {word: words.count(word) for word in sorted(set(words), key=_worst_first)}
+    return ", ".join(f"{word} ({count}/{len(words)})" for word, count in counts.items())
+
+
+def _worst_first(verdict: str) -> tuple[int, str]:
+    return rank(VERDICTS, verdict)
 
 
 def clinician(privacy: Mapping[str, Any] | None) -> str:
@@ -158,5 +205,5 @@ def price_text(tables: Sequence[PriceTable]) -> str:
             lines.append(f"{line['algorithm']}, {line['schedule']}")
             lines += [f"  {key}: {line[key]}" for key in COLUMNS[2:] if line[key] != MISSING]
         lines.append("")
-    notes = [text for note in NOTES for text in textwrap.wrap(note, 110)]
-    return "\n".join([*lines, *notes]) + "\n" if tables else "no protection to price\n"
+    said = [text for note in notes(tables) for text in textwrap.wrap(note, 110)]
+    return "\n".join([*lines, *said]) + "\n" if tables else "no protection to price\n"

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 from fedprivacy.pricing.file import PRICE_FILE, write_prices
 from fedprivacy.pricing.price import Price, losses, price
 from fedprivacy.pricing.twins import COLLAPSE_FRACTION
+from fedprivacy.report.bounds import bounds_csv
 from fedprivacy.report.canvas import save, style
 from fedprivacy.report.files import write_text
+from fedprivacy.report.harm_table import harm_csv
+from fedprivacy.report.price_csv import prices_csv
 from fedprivacy.report.price_table import price_tables, price_text
 from fedprivacy.report.rows import Row, main_rows, make_rows
 from fedprivacy.report.table import cell_csv, cell_table
@@ -159,6 +162,12 @@ def _prices(material: Material, folder: Path) -> list[Path]:
         ),
         write_text(folder / "prices.txt", price_text(price_tables(material.rows, material.prices))),
     ]
+    for file, text in (
+        ("prices.csv", prices_csv(material.rows, material.prices)),
+        ("harm.csv", harm_csv(material.rows, material.prices)),
+    ):
+        if text:
+            written.append(write_text(folder / file, text))
     for name, rows in by_dataset(material.rows):
         with style():
             figure = price_list_figure(rows, material.collapse_fraction)
@@ -177,6 +186,8 @@ def _audits(material: Material, folder: Path) -> list[Path]:
     from fedprivacy.report.roc import roc_figure
 
     written, pairs = [], load_reconstructions(material.folders)
+    if text := bounds_csv(material.rows):
+        written.append(write_text(folder / "bounds.csv", text))
     for name, rows in by_dataset(material.rows):
         drawn_rows = {id(row) for row in main_rows(rows)}
         own = [one for one in material.attacks if id(one.row) in drawn_rows]

@@ -6,7 +6,7 @@ import json
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,11 +18,11 @@ from fedprivacy.pricing.twins import (
     find_twin,
     flatten,
 )
+from fedprivacy.report.variants import SHARE, by_algorithm, by_schedule, meant_privacy
 from fedprivacy.report.words import ALGORITHMS, FEDERATIONS, SCHEDULES, rank
 from fedprivacy.result import CellResult
 
 AGAINST_TWIN = "collapsed against its twin"
-SHARE = "dataset.train_share"
 
 
 @dataclass(frozen=True)
@@ -136,23 +136,19 @@ def make_rows(
         collapse_fraction: ``collapse.fraction``; see ``collapsed_against``.
     """
     cells = list(results)
-    groups: dict[str, list[CellResult]] = defaultdict(list)
-    for cell in cells:
-        groups[_identity(cell)].append(cell)
-    members = [tuple(sorted(group, key=lambda c: c.seed)) for group in groups.values()]
-    firsts = [group[0] for group in members]
-    by_algorithm = _variants(firsts, lambda c: (c.dataset, c.algorithm), _of_algorithm)
-    by_schedule = _variants(firsts, lambda c: (c.dataset, c.schedule), _of_schedule)
+    members = _members(cells)
+    firsts = [group[0] for group, _ in members]
+    variants, schedule_variants = by_algorithm(firsts), by_schedule(firsts)
     rows = []
-    for group in members:
+    for group, again in members:
         found = [(cell, twin) for cell in group if (twin := find_twin(cell, cells)) is not None]
         keys = {key for cell, twin in found for key in federation_differences(cell, twin)}
         rows.append(
             Row(
                 cells=group,
                 twins=tuple(twin for _, twin in found),
-                variant=by_algorithm[group[0].cell_id],
-                schedule_variant=by_schedule[group[0].cell_id],
+                variant=f"{variants[group[0].cell_id]} {again}".strip(),
+                schedule_variant=schedule_variants[group[0].cell_id],
                 twin_differs=tuple(sorted(keys)),
                 against_twin=frozenset(
                     cell.cell_id
@@ -187,47 +183,42 @@ def estimate(cells: Sequence[CellResult]) -> Estimate | None:
     return Estimate(statistics.fmean(values), math.hypot(sampling or 0.0, seeds), len(values))
 
 
-def _identity(cell: CellResult) -> str:
-    config = {key: value for key, value in cell.config.items() if key != "seed"}
-    names = (cell.algorithm, cell.schedule, cell.dataset, cell.federation, cell.model)
-    return json.dumps([names, cell.synthetic, config], sort_keys=True)
+def _members(cells: Sequence[CellResult]) -> list[tuple[tuple[CellResult, ...], str]]:
+    """Cells that differ in their seed only, and in how their privacy settings were written.
 
-
-def _variants(
-    cells: Sequence[CellResult], alike: Callable[[CellResult], Any], keep: Callable[[str], bool]
-) -> dict[str, str]:
-    """By cell: the settings, among those kept, that differ among alike cells, as ``key=value``."""
-    families: dict[Any, list[CellResult]] = defaultdict(list)
+    A delta that was typed and the same one that was derived mean the same. The same cell twice is
+    not two seeds: it stays apart, with the word ``again``.
+    """
+    written: dict[str, list[CellResult]] = defaultdict(list)
     for cell in cells:
-        families[alike(cell)].append(cell)
-    texts: dict[str, str] = {}
-    for family in families.values():
-        settings = [
-            {key: _plain(value) for key, value in flatten(cell.config) if keep(key)}
-            for cell in family
-        ]
-        names = sorted({name for config in settings for name in config})
-        differing = [n for n in names if len({config.get(n) for config in settings}) > 1]
-        if "algorithm.target_epsilon" in differing:
-            # The noise follows from the target.
-            differing = [n for n in differing if n != "algorithm.noise_multiplier"]
-        for cell, config in zip(family, settings, strict=True):
-            named = [n for n in differing if n in config and (n, config[n]) != (SHARE, "1")]
-            words = [f"{n.rpartition('.')[2]}={config[n]}" for n in named]
-            texts[cell.cell_id] = " ".join(words)
-    return texts
+        written[_identity(cell, cell.config.get("privacy"))].append(cell)
+    meant: dict[str, list[list[CellResult]]] = defaultdict(list)
+    for group in written.values():
+        alike = meant[_identity(group[0], _meant(group))]
+        seeds = {cell.seed for cell in group}
+        free = (other for other in alike if seeds.isdisjoint(cell.seed for cell in other))
+        found = next(free, None)
+        if found is None:
+            alike.append(group)
+        else:
+            found.extend(group)
+    return [
+        (tuple(sorted(group, key=lambda cell: cell.seed)), f"again {copy}" if copy else "")
+        for alike in meant.values()
+        for copy, group in enumerate(alike)
+    ]
 
 
-def _of_algorithm(key: str) -> bool:
-    return not key.startswith(("schedule.", "federation.name", "audit.", "seed"))
+def _meant(group: Sequence[CellResult]) -> Any:
+    """What the privacy settings of cells came to; as written where no cell got so far."""
+    stated = (meant_privacy(cell) for cell in group)
+    return next((one for one in stated if one is not None), group[0].config.get("privacy"))
 
 
-def _of_schedule(key: str) -> bool:
-    return key.startswith("schedule.")
-
-
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _identity(cell: CellResult, privacy: Any) -> str:
+    config = {k: v for k, v in cell.config.items() if k not in ("seed", "privacy")}
+    names = (cell.algorithm, cell.schedule, cell.dataset, cell.federation, cell.model)
+    return json.dumps([names, cell.synthetic, config, privacy], sort_keys=True)
 
 
 def _weakness(privacy: Mapping[str, Any]) -> tuple[bool, float, bool, float]:

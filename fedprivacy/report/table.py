@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fedprivacy.accounting.units import VIEWS
 from fedprivacy.pricing.twins import COLLAPSE_FRACTION, collapsed_against, find_twin
+from fedprivacy.report.csv_file import csv_epsilon, csv_number, csv_text
 from fedprivacy.report.rows import (
     AGAINST_TWIN,
     Estimate,
@@ -17,7 +16,6 @@ from fedprivacy.report.rows import (
     make_rows,
 )
 from fedprivacy.report.words import (
-    INFINITE,
     MISSING,
     UNKNOWN,
     dataset_text,
@@ -228,15 +226,7 @@ def cell_csv(results: Iterable[CellResult], collapse_fraction: float = COLLAPSE_
         collapse_fraction: ``collapse.fraction``, for collapses against the twin.
     """
     cells = [cell for row in make_rows(results) for cell in row.cells]
-    buffer = io.StringIO()
-    writer: csv.DictWriter[str] | None = None
-    for cell in cells:
-        record = _csv_record(cell, find_twin(cell, cells), collapse_fraction)
-        if writer is None:
-            writer = csv.DictWriter(buffer, list(record), lineterminator="\n")
-            writer.writeheader()
-        writer.writerow(record)
-    return buffer.getvalue()
+    return csv_text(_csv_record(cell, find_twin(cell, cells), collapse_fraction) for cell in cells)
 
 
 def _csv_record(cell: CellResult, twin: CellResult | None, fraction: float) -> dict[str, Any]:
@@ -256,12 +246,12 @@ def _csv_record(cell: CellResult, twin: CellResult | None, fraction: float) -> d
         "collapsed_against_twin": "" if against is None else str(against).lower(),
         "reason": cell.reason,
         "metric": score.name if score else "",
-        "score": _number(score.value if score else None),
-        "standard_error": _number(score.standard_error if score else None),
-        "chance": _number(score.chance if score else None),
-        "non_private_score": _number(twin.score.value if twin and twin.score else None),
-        "epsilon": _epsilon(known, privacy.get("infinite"), privacy.get("epsilon")),
-        "epsilon_protected": _epsilon(
+        "score": csv_number(score.value if score else None),
+        "standard_error": csv_number(score.standard_error if score else None),
+        "chance": csv_number(score.chance if score else None),
+        "non_private_score": csv_number(twin.score.value if twin and twin.score else None),
+        "epsilon": csv_epsilon(known, privacy.get("infinite"), privacy.get("epsilon")),
+        "epsilon_protected": csv_epsilon(
             bool(privacy.get("protected_rounds")),
             privacy.get("epsilon_protected_infinite"),
             privacy.get("epsilon_protected"),
@@ -272,26 +262,16 @@ def _csv_record(cell: CellResult, twin: CellResult | None, fraction: float) -> d
         "neighbouring": privacy.get("neighbouring", ""),
         "view": privacy.get("view", ""),
         **{f"epsilon_{view}": _of_view(privacy, view) for view in VIEWS},
-        "delta": _number(privacy.get("delta")),
+        "delta": csv_number(privacy.get("delta")),
         "direction": "upper bound proved" if known else "",
         "randomness": privacy.get("randomness", ""),
         "sampling": privacy.get("sampling", ""),
-        "coverage_records": _number(privacy.get("coverage_records")),
+        "coverage_records": csv_number(privacy.get("coverage_records")),
         "verdict": cell.verdict or "",
-        "seconds": _number(cell.timing_s.get("total")),
+        "seconds": csv_number(cell.timing_s.get("total")),
     }
 
 
 def _of_view(privacy: Mapping[str, Any], view: str) -> str:
     item = (privacy.get("per_view") or {}).get(view)
-    return "" if item is None else _epsilon(True, item.get("infinite"), item.get("epsilon"))
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else repr(value)
-
-
-def _epsilon(known: bool, infinite: bool | None, value: float | None) -> str:
-    if not known:
-        return ""
-    return INFINITE if infinite or value is None else repr(value)
+    return "" if item is None else csv_epsilon(True, item.get("infinite"), item.get("epsilon"))

@@ -145,7 +145,9 @@ def _final(result: CellResult) -> Iterator[tuple[str, float | None]]:
     yield "privacy/epsilon_protected", privacy.get("epsilon_protected")
     yield from _of_privacy(privacy)
     membership = audit.get("membership") or {}
+    # Never one without the other: a bound says little beside a ceiling just above it.
     yield "audit/epsilon_lower", audit.get("epsilon_lower")
+    yield "audit/ceiling", audit.get("ceiling")
     yield "audit/mia_auc", membership.get("auc")
     yield "audit/tpr_at_fpr_0.01", (membership.get("tpr_at_fpr") or {}).get("0.01")
 

@@ -111,10 +111,31 @@ def test_the_bound_from_independent_trials_is_below_the_truth_and_the_estimate_n
 def test_without_errors_the_bound_is_its_ceiling() -> None:
     coins = np.arange(200) % 2 == 0
     found = clopper_pearson_epsilon(coins.astype(float), coins, [0.5], delta=1e-5)
-    assert found == pytest.approx(clopper_pearson_ceiling(100, 1e-5, 0.025))
+    assert found == pytest.approx(clopper_pearson_ceiling(100, 100, [100], delta=1e-5))
+    limit = 1 - 0.025 ** (1 / 100)
+    assert found == pytest.approx(np.log((1 - limit - 1e-5) / limit))
     noise = np.random.default_rng(0).random(200)
     assert clopper_pearson_epsilon(noise, coins, [0.5], delta=1e-5) == 0.0
     assert gaussian_mu_estimate(noise, ~coins, [0.5]) == 0.0
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.7])
+@pytest.mark.parametrize("ties", [False, True])
+def test_no_scores_reach_more_than_the_ceiling_and_perfect_ones_reach_it(share, ties) -> None:
+    rng = np.random.default_rng(3)
+    coins = rng.random(80) < 0.5
+    above = round(share * 80)
+
+    def found(scores: np.ndarray) -> float:
+        threshold = float(np.sort(scores)[-(above + 1)])
+        return clopper_pearson_epsilon(scores, coins, [threshold], delta=1e-5)
+
+    most = clopper_pearson_ceiling(int(coins.sum()), int((~coins).sum()), [above], delta=1e-5)
+    for gain in np.linspace(0, 8, 40):
+        scores = rng.normal(gain * coins, 1.0)
+        assert found(np.round(scores) if ties else scores) <= most + 1e-12
+    perfect = coins.astype(float) if above > coins.sum() else coins + rng.random(80) / 2
+    assert found(perfect) == pytest.approx(most)
 
 
 def sweep(seeds: int, m: int, gain: float) -> tuple[np.ndarray, np.ndarray]:

@@ -80,6 +80,30 @@ def test_what_federation_still_gains_is_against_the_best_site_alone() -> None:
     assert NO_LOCAL in price([protected], [protected], 0.2).reasons
 
 
+def test_the_local_baseline_is_the_one_that_trained_most_alike() -> None:
+    def alone(score: float, **config) -> CellResult:
+        return cell(
+            0.7, algorithm="none", federation="local", sites={"a": score},
+            config={f"federation.{key}": value for key, value in config.items()},
+        )  # fmt: skip
+
+    protected = cell(0.8, config={"federation.lr": 0.5})
+    far, near = alone(0.1, lr=9.0, batch_size=1), alone(0.6, lr=9.0)
+    exact = alone(0.7, lr=0.5)
+    for results in ([far, near], [near, far]):
+        found = price([protected], [protected, *results], 0.2)
+        assert found.federation_gain_left.value == pytest.approx(0.8 - 0.6)
+        assert found.local_differs == ("federation.lr",)
+    found = price([protected], [protected, far, near, exact], 0.2)
+    assert found.federation_gain_left.value == pytest.approx(0.8 - 0.7)
+    assert found.local_differs == ()
+    assert to_json([found], 0.2)["rows"][0]["local_differs"] == []
+    # One that failed is no baseline, however much it is alike.
+    failed = replace(exact, score=None)
+    found = price([protected], [protected, failed, near], 0.2)
+    assert found.federation_gain_left.value == pytest.approx(0.8 - 0.6)
+
+
 def test_harm_is_that_of_the_worst_site_and_the_worst_class() -> None:
     protected = [
         cell(0.8, s, sites={"a": 0.8, "b": 0.5}, classes={"0": 0.9, "1": 0.1}) for s in (0, 1)
@@ -93,6 +117,17 @@ def test_harm_is_that_of_the_worst_site_and_the_worst_class() -> None:
     assert found.worst_site.name == "b"
     assert found.worst_site.lost.value == pytest.approx(0.3)
     assert (found.worst_class.name, found.worst_class.lost.n) == ("1", 1)
+    # Everyone else is told as well, with what was measured.
+    assert [(h.name, h.measure, h.lost.n) for h in found.sites] == [
+        ("b", "auc", 2),
+        ("a", "auc", 2),
+    ]
+    assert [(h.name, h.measure) for h in found.classes] == [("1", "recall"), ("0", "recall")]
+    assert found.worst_class.text() == "recall of 1: 0.600 (n = 1, no interval)"
+    (row,) = to_json([found], 0.2)["rows"]
+    assert [(h["name"], h["lost"]["n"]) for h in row["classes"]] == [("1", 1), ("0", 2)]
+    assert row["sites"][1]["lost"]["value"] == pytest.approx(0.1)
+    assert row["worst_class"] == row["classes"][0]
 
 
 def test_collapses_are_told_against_chance_and_the_twin() -> None:

@@ -116,3 +116,33 @@ def test_cells_are_uploaded_to_the_store(
         kinds = [r.data.tags.get("kind") for r in store.search_runs([found.experiment_id])]
     assert kinds.count("sweep") == 1
     assert len(kinds) == 3
+
+
+@pytest.mark.slow
+def test_a_report_on_several_sweeps_is_uploaded_as_well(
+    sweep: Path, factory: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    other = factory.write_sweep(tmp_path / "other", [factory.make_result("svt")])
+    assert main([str(sweep), "--track", uri]) == 0
+    assert main([str(sweep), str(other), "--track", uri, "--out", str(tmp_path / "both")]) == 0
+    assert "'report of demo + other' of experiment demo" in capsys.readouterr().out
+    with connection.quiet():
+        store = connection.client(uri)
+        found = store.get_experiment_by_name("demo")
+        runs = store.search_runs([found.experiment_id])
+        summaries = {
+            run.data.tags["sweep.id"]: run.info.run_id
+            for run in runs
+            if run.data.tags.get("kind") == "sweep"
+        }
+        # That of the one sweep alone is still there.
+        assert set(summaries) == {"demo", "demo + other"}
+        folder = tmp_path / "back"
+        folder.mkdir()
+        run_id = summaries["demo + other"]
+        back = store.download_artifacts(run_id, "report/results.csv", str(folder))
+    text = Path(back).read_text()
+    assert text == (tmp_path / "both" / "results.csv").read_text()
+    assert ",svt," in text
+    assert ",dpsgd," in text

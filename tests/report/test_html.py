@@ -11,8 +11,7 @@ from types import ModuleType
 import pytest
 
 from fedprivacy.cell import run_cell
-from fedprivacy.report.html import command
-from fedprivacy.report.page import sort_value, table
+from fedprivacy.report.page import table
 from fedprivacy.report.report import write_report
 
 VOID = {"meta", "img", "br", "hr"}
@@ -108,7 +107,22 @@ def test_it_tells_what_is_proved_measured_and_unfinished(page: str) -> None:
     assert "<h4>Who attacks, and what they see</h4>" in counted
     assert "<td>what is seen</td>" in counted or "<th>what is seen</th>" in counted
     assert page.count('class="sortable"') >= 4
+    assert "What every site and every class lost" in page
+    assert re.search(r'<td data-value="-?[0-9.e-]+">recall of [01]: ', page)
+    assert re.search(r'<td data-value="-?[0-9.e-]+">accuracy of site-[0-9]: ', page)
     assert "aria-sort" in page
+
+
+def test_every_lower_bound_stands_with_its_ceiling(page: str, sweep: Path) -> None:
+    audits = page.split('id="audits"')[1].split("</section>")[0]
+    heads = re.findall(r"<button[^>]*>([^<]*)</button>", audits)
+    assert heads[5:8] == ["epsilon at least", "ceiling", "confidence"]
+    # Six audited cells, three views, one bound that always holds and two that assume something.
+    assert audits.count("<tr>") == 1 + 6 * 3 * 3
+    assert audits.count("independent</td>") == audits.count("Gaussian one</td>") == 6 * 3
+    assert "of at most" in audits
+    lines = (sweep / "report" / "bounds.csv").read_text().splitlines()
+    assert len(lines) == 1 + 6 * 3 * 3
 
 
 def test_text_from_cells_cannot_become_markup(factory: ModuleType, tmp_path: Path) -> None:
@@ -125,13 +139,6 @@ def test_text_from_cells_cannot_become_markup(factory: ModuleType, tmp_path: Pat
     assert re.search(r"Synthetic stand-ins, not real patients: higgs", text)
 
 
-def test_commands_can_be_pasted() -> None:
-    class Cell:
-        overrides = ("algorithm=dpsgd", "algorithm.mechanisms=[{name: svt}]")
-
-    assert command(Cell()) == "fedprivacy run algorithm=dpsgd 'algorithm.mechanisms=[{name: svt}]'"
-
-
 def test_two_sweeps_stand_on_one_page(factory: ModuleType, tmp_path: Path) -> None:
     one = factory.write_sweep(tmp_path / "one", [factory.make_result("dpsgd")])
     other = factory.write_sweep(tmp_path / "other", [factory.make_result("none")])
@@ -139,24 +146,6 @@ def test_two_sweeps_stand_on_one_page(factory: ModuleType, tmp_path: Path) -> No
     text = report.paths[-1].read_text(encoding="utf-8")
     assert "one, other" in text
     assert len(report.results) == 2
-
-
-@pytest.mark.parametrize(
-    ("words", "value"),
-    [
-        ("site-1: 0.057", 0.057),
-        ("2.22 (1/8 rounds)", 2.22),
-        ("-0.03 [-0.05, -0.01]", -0.03),
-        ("1e-05", 1e-5),
-        ("infinite (aggregate: 4.38)", float("inf")),
-        ("svt_flare28", None),
-        ("every_round", None),
-        ("", None),
-    ],
-)
-def test_cells_are_sorted_by_the_number_they_tell(words: str, value: float | None) -> None:
-    assert sort_value(words) == value
-    assert ("data-value" in table([{"a": words}])) is (value is not None)
 
 
 def test_a_falsified_claim_stands_out_wherever_it_stands() -> None:

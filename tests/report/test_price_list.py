@@ -96,6 +96,7 @@ def test_audits_are_drawn_and_counted(factory: ModuleType) -> None:
     ]
     shown = make_rows([*cells, factory.make_result("none")])
     assert "rejected in 1 of 2" in falsified(shown)
+    assert "is 2.50, of at most 3.00 that its audit could have shown" in falsified(shown)
     figure = audit_figure(shown)
     axes = figure.axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["dpsgd, first_round"]

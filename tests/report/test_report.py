@@ -40,6 +40,8 @@ def test_the_report_of_a_partly_finished_sweep(sweep: Path) -> None:
         "overview.svg",
         "price.json",
         "prices.txt",
+        "prices.csv",
+        "harm.csv",
         "prices_higgs.png",
         "prices_higgs.svg",
         "prices_wisconsin.png",

@@ -182,3 +182,53 @@ def test_points_of_a_learning_curve_are_told_apart_and_kept_out_of_pictures(
     assert {row.algorithm for row in rows} == {"none", "none train_share=0.1", "dpsgd"}
     assert [row.algorithm for row in main_rows(rows)] == ["none", "dpsgd"]
     assert main_rows(rows[1:2]) == rows[1:2]
+
+
+def set_to(cell, group: str, **settings):
+    """The cell with other settings of a group, and an identity of its own."""
+    config = {**cell.config, group: {**cell.config.get(group, {}), **settings}}
+    return replace(cell, config=config, cell_id=f"{cell.cell_id} {group} {settings}")
+
+
+def test_audited_cells_say_so_beside_others_that_are_not(factory: ModuleType) -> None:
+    cells = [factory.make_result("none"), factory.make_result()]
+    audited = [
+        set_to(set_to(cells[0], "audit", name="fast", canaries=100), "privacy", view="aggregate"),
+        set_to(cells[1], "audit", name="fast", canaries=100),
+        set_to(cells[1], "audit", name="full", canaries=400),
+    ]
+    assert {row.algorithm for row in make_rows([*cells, *audited])} == {
+        "none", "none audited", "dpsgd",
+        "dpsgd canaries=100 audit=fast audited", "dpsgd canaries=400 audit=full audited",
+    }  # fmt: skip
+    assert {row.algorithm for row in make_rows(audited[:2])} == {"none", "dpsgd"}
+
+
+def test_how_a_privacy_setting_was_written_is_no_difference(factory: ModuleType) -> None:
+    derived = [factory.make_result(seed=seed) for seed in (0, 1)]
+    typed = [
+        set_to(factory.make_result(seed=seed), "privacy", delta=1e-5, unit="record")
+        for seed in (2, 3)
+    ]
+    silent = set_to(factory.make_result(seed=4), "privacy", diagnostics=False)
+    (row,) = make_rows([*derived, *typed, silent])
+    assert [cell.seed for cell in row.cells] == [0, 1, 2, 3, 4]
+    assert row.algorithm == "dpsgd"
+
+
+def test_the_same_cell_written_twice_is_not_two_seeds(factory: ModuleType) -> None:
+    derived = [factory.make_result(seed=seed) for seed in (0, 1)]
+    typed = [set_to(cell, "privacy", delta=1e-5) for cell in derived]
+    rows = make_rows([*derived, *typed])
+    assert [len(row.cells) for row in rows] == [2, 2]
+    assert [row.algorithm for row in rows] == ["dpsgd", "dpsgd again 1"]
+
+
+def test_a_privacy_setting_that_means_something_else_has_a_row(factory: ModuleType) -> None:
+    made = factory.make_result()
+    other = set_to(factory.make_result(seed=1), "privacy", delta=1e-6)
+    other = replace(other, privacy={**other.privacy, "delta": 1e-6})
+    assert [row.algorithm for row in make_rows([made, other])] == [
+        "dpsgd delta=1e-05",
+        "dpsgd delta=1e-06",
+    ]

@@ -133,9 +133,13 @@ def test_the_final_score_is_written_where_rounds_were_not_scored(factory: Module
 
 
 def test_audit_metrics_are_written_when_there_is_an_audit(factory: ModuleType) -> None:
-    audit = {"epsilon_lower": 1.5, "membership": {"auc": 0.7, "tpr_at_fpr": {"0.01": 0.04}}}
+    audit = {
+        "epsilon_lower": 1.5,
+        "ceiling": 3.0,
+        "membership": {"auc": 0.7, "tpr_at_fpr": {"0.01": 0.04}},
+    }
     points = {key: value for key, _, value in metrics(factory.make_result(audit=audit))}
-    assert points["audit/epsilon_lower"] == 1.5
+    assert (points["audit/epsilon_lower"], points["audit/ceiling"]) == (1.5, 3.0)
     assert points["audit/mia_auc"] == 0.7
     assert points["audit/tpr_at_fpr_0.01"] == 0.04
 
