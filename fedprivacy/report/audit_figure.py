@@ -204,6 +204,6 @@ def falsified(rows: Sequence[Row]) -> str:
     largest, ceiling = max(found)
     return (
         f'The claim "as private as its protected rounds" was rejected in {count} of {len(cells)} '
-        f"audited cells with protection; the largest lower bound is {largest:.2f}, where that "
-        f"audit could have shown {ceiling:.2f} at most."
+        f"audited cells with protection; the largest lower bound is {largest:.2f}, of at most "
+        f"{ceiling:.2f} that its audit could have shown."
     )

@@ -25,7 +25,7 @@ Box = tuple[float, float, float, float]
 """Left, bottom, right and top, in pixels."""
 
 _PANEL_WIDTH, _PANEL_HEIGHT, _LEFT = 4.4, 3.4, 0.62
-_CHARACTER, _LINE, _EXTRAS, _SHADE = 0.066, 0.155, 6, 0.06
+_CHARACTER, _LINE, _EXTRAS, _SHADE = 0.066, 0.155, 7, 0.06
 _AROUND = [
     (dx, dy) for far in (8, 12) for dx, dy in
     ((far, far - 2), (far, 2 - far), (-far, far - 2), (-far, 2 - far), (0, far + 1), (0, -far - 1),
@@ -42,11 +42,13 @@ class Point:
         row: the cells.
         epsilon: proved upper bound; ``math.inf`` where nothing is proved.
         lower: measured lower bound for what the panel is about; None where no audit was.
+        ceiling: the most that its audit could have shown; None where that is not known.
     """
 
     row: Row
     epsilon: float
     lower: float | None
+    ceiling: float | None = None
 
 
 def panels(rows: Sequence[Row]) -> dict[Kind, list[Point]]:
@@ -64,7 +66,8 @@ def panels(rows: Sequence[Row]) -> dict[Kind, list[Point]]:
             if kind in shown:
                 shown_by = measured(row, *kind)
                 lower = None if shown_by is None else shown_by.lower
-                found.setdefault(kind, []).append(Point(row, epsilon, lower))
+                ceiling = None if shown_by is None else shown_by.ceiling
+                found.setdefault(kind, []).append(Point(row, epsilon, lower, ceiling))
     return dict(sorted(found.items(), key=lambda item: _order(item[0])))
 
 
@@ -143,7 +146,7 @@ def _name(row: Row) -> str:
 
 def _panel(axes: Any, kind: Kind, points: Sequence[Point], fraction: float) -> None:
     finite = [p.epsilon for p in points if math.isfinite(p.epsilon)]
-    lowers = [p.lower for p in points if p.lower]
+    lowers = [value for p in points for value in (p.lower, p.ceiling) if value]
     smallest = min([*finite, *lowers], default=1.0)
     low = math.log10(max(smallest, 1e-3)) - 0.25
     high = max(math.log10(max(finite, default=10.0)) + 0.25, low + _FEWEST_DECADES)
@@ -215,6 +218,9 @@ def _point(axes: Any, point: Point, low: float, slot: float, order: int, total: 
             [max(start, low)], [score.mean], marker="|" if point.lower > 0 else "<",
             color=look.colour, ms=7 if point.lower > 0 else 3.5, zorder=3,
         )  # fmt: skip
+    if point.ceiling:
+        at = math.log10(point.ceiling)
+        axes.plot([at], [score.mean], marker=4, color=FAINT, ms=4, mfc="white", zorder=3)
     error = score.standard_error or 0.0
     axes.errorbar(
         [x], [score.mean], yerr=[error], fmt=look.marker, color=look.colour, ms=5.5, capsize=2,
@@ -273,6 +279,7 @@ def _legend(figure: Figure, keys: Mapping[int, Row], side: float, height: float)
         Line2D([], [], ls="", marker="o", color=FAINT, mfc="white", label="only in some rounds"),
         Line2D([], [], color=FAINT, lw=1.0, label="not beaten in both"),
         Line2D([], [], color=FAINT, marker="|", ms=7, lw=0.9, label="measured at least"),
+        Line2D([], [], ls="", color=FAINT, marker=4, ms=4, mfc="white", label="most it could show"),
         Line2D([], [], color=INK, lw=0.9, ls=(0, (6, 2)), label="without protection"),
         Line2D([], [], color=CHANCE.colour, lw=0.8, label="chance"),
         Patch(facecolor="#000000", alpha=_SHADE, label="collapse"),

@@ -112,7 +112,7 @@ def test_long_names_of_datasets(factory: ModuleType, check_layout: Check) -> Non
 
 
 def test_an_audits_bound_is_told_with_its_ceiling(rows: list[Row]) -> None:
-    assert "could have shown 3.30 at most" in falsified(rows)
+    assert "of at most 3.30 that its audit could have shown" in falsified(rows)
 
 
 def test_membership_of_many_settings(rows: list[Row], check_layout: Check) -> None:
