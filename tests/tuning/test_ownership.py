@@ -1,0 +1,86 @@
+"""A dead worker's trial is tried again, by one of the others and once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import datetime, timedelta
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from fedprivacy.tuning.ownership import (
+    MAX_RETRIES,
+    RETRY_OF,
+    SIGN_OF_LIFE,
+    WORKER,
+    Worker,
+    is_abandoned,
+    reap,
+)
+
+
+@pytest.fixture
+def study() -> optuna.Study:
+    return optuna.create_study()
+
+
+def running(study: optuna.Study, worker: Worker | None) -> optuna.Trial:
+    trial = study.ask()
+    trial.suggest_float("x", 0, 1)
+    if worker is not None:
+        trial.set_user_attr(WORKER, worker.to_json())
+    return trial
+
+
+def dead_worker() -> Worker:
+    """A process that was here and is gone."""
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    gone = Worker(Worker.own().place, process.pid, Worker.own().started)
+    process.wait()
+    return gone
+
+
+def test_the_living_keep_their_trials(study: optuna.Study) -> None:
+    running(study, Worker.own())
+    assert reap(study, lease_s=0.0) == []
+
+
+def test_the_dead_lose_theirs_once(study: optuna.Study) -> None:
+    trial = running(study, dead_worker())
+    assert reap(study, 120) == [trial.number]
+    assert reap(study, 120) == []
+    [waiting] = study.get_trials(states=(TrialState.WAITING,))
+    assert waiting.user_attrs[RETRY_OF] == trial.number
+    again = study.ask()
+    assert again.suggest_float("x", 0, 1) == study.trials[trial.number].params["x"]
+
+
+def test_a_process_number_that_was_given_again_is_another_process(study: optuna.Study) -> None:
+    own = Worker.own()
+    trial = running(study, Worker(own.place, own.pid, own.started - 1000))
+    assert reap(study, 120) == [trial.number]
+
+
+def test_a_worker_elsewhere_is_believed_for_as_long_as_its_lease(study: optuna.Study) -> None:
+    trial = running(study, Worker("another machine", 1, 0.0))
+    [known] = study.get_trials()
+    assert not is_abandoned(known, 60)
+    known.datetime_start = datetime.now() - timedelta(seconds=100)
+    assert is_abandoned(known, 60)
+    trial.set_user_attr(SIGN_OF_LIFE, datetime.now().timestamp() - 10)
+    [known] = study.get_trials()
+    known.datetime_start = datetime.now() - timedelta(seconds=100)
+    assert not is_abandoned(known, 60)
+
+
+def test_settings_that_kill_their_worker_are_given_up(study: optuna.Study) -> None:
+    running(study, dead_worker())
+    for _ in range(MAX_RETRIES):
+        assert len(reap(study, 120)) == 1
+        again = study.ask()
+        again.suggest_float("x", 0, 1)
+        again.set_user_attr(WORKER, dead_worker().to_json())
+    reap(study, 120)
+    assert not study.get_trials(states=(TrialState.WAITING,))
