@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STORE ?= sqlite:///mlflow.db
 PORT ?= 5000
+STUDY ?= outputs/tuning/tune_higgs
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep report ui test test-fast lint bench clean
+.PHONY: help setup sweep report ui dashboard test test-fast lint bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -18,7 +19,7 @@ setup: $(STAMP)  ## make .venv and install from the pinned constraints
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "fedprivacy needs Python 3.11 or newer; set PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[ray,dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[ray,postgresql,dashboard,dev]'
 	touch $@
 
 sweep: setup  ## run the demonstration grid and write its report
@@ -29,6 +30,9 @@ report: setup  ## write the demonstration sweep's report again
 
 ui: setup  ## open the MLflow UI on the results (PORT=5000)
 	$(BIN)/mlflow ui --backend-store-uri $(STORE) --host 127.0.0.1 --port $(PORT) --workers 1
+
+dashboard: setup  ## watch a study in the browser (STUDY=outputs/tuning/tune_higgs)
+	$(BIN)/optuna-dashboard $(STUDY)/study.log --port $(PORT)
 
 test: setup  ## run the whole test suite, as CI does
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -285,3 +285,35 @@ def test_every_trial_has_a_run_that_names_it(small: Small, tmp_path: Path) -> No
     [summary] = [run for run in runs if run.data.tags.get("kind") == "sweep"]
     files = {item.path for item in store.list_artifacts(summary.info.run_id, "report")}
     assert {"report/study.json", "report/recommended.yaml", "report/history.png"} <= files
+
+
+@pytest.mark.slow
+def test_the_dashboard_opens_with_the_command_that_is_printed(small: Small, capsys) -> None:
+    import shlex
+    import socket
+    import urllib.request
+
+    small()
+    assert tune(["+sweeps=small", "tuning.n_trials=1", "tuning.confirm=0"]) == 0
+    [line] = [one for one in capsys.readouterr().out.splitlines() if one.startswith("watch it: ")]
+    program, *words = shlex.split(line.removeprefix("watch it: "))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name(program)), *words, "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies") as answer:
+                    names = [study["study_name"] for study in json.load(answer)["study_summaries"]]
+                break
+            except OSError:
+                assert server.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.3)
+    finally:
+        server.kill()
+        server.wait()
+    assert names == ["small"]
