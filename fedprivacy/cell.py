@@ -8,7 +8,7 @@ import logging
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,6 @@ def _run(
         ledger.write(folder / LEDGER_FILE)
         statement = _state(config, ledger, len(outcome.history))
         _check_target(config, statement)
-        supposed = what_if((entry.what_if_mu for entry in outcome.history), statement.delta)
     found: Assessment | None = None
     if observation is not None:
         watch.move(observation.seconds, "train", "audit")
@@ -164,11 +163,7 @@ def _run(
         round=outcome.collapse.round_number if outcome.collapse else None,
         score=score,
         rounds=rounds,
-        privacy={
-            **statement.to_json(),
-            **_coverage(statement, {name: size["train"] for name, size in sites.items()}),
-            "what_if": supposed and supposed.to_json(),
-        },
+        privacy=_privacy(config, statement, outcome.history),
         audit=found.block if found else None,
         verdict=verdict(statement, found.rejected if found else None),
     )
@@ -196,7 +191,7 @@ def _pruned(
         round=len(heard),
         score=_score(data, outcome),
         rounds=_rounds(config, outcome, statement),
-        privacy=statement.to_json(),
+        privacy=_privacy(config, statement, heard),
         verdict=verdict(statement, None),
     )
 
@@ -237,10 +232,20 @@ def _check_target(config: CellConfig, statement: PrivacyStatement) -> None:
     )
 
 
-def _coverage(statement: PrivacyStatement, records: Mapping[str, int]) -> dict[str, Any]:
-    """Of one record each, whatever unit the headline speaks of."""
+def _privacy(
+    config: CellConfig, statement: PrivacyStatement, history: Sequence[RoundOutcome]
+) -> dict[str, Any]:
+    """The ``privacy`` block: what is proved, for how many records, and what is only supposed."""
+    nodes = arrange_cell(config, load_data(config.dataset)).nodes
+    records = {node.name: len(node.train.train_x) for node in nodes}
+    # Of one record each, whatever unit the headline speaks of.
     bounds = statement.per_unit["record"].per_site
-    return coverage({name: site.total.epsilon for name, site in bounds.items()}, records)
+    supposed = what_if((entry.what_if_mu for entry in history), statement.delta)
+    return {
+        **statement.to_json(),
+        **coverage({name: site.total.epsilon for name, site in bounds.items()}, records),
+        "what_if": supposed and supposed.to_json(),
+    }
 
 
 def _unit(config: CellConfig, ledger: Ledger) -> Unit | None:
@@ -265,7 +270,7 @@ def _privacy_of_failure(
     ledger = Ledger(tuple(Event.from_json(event) for event in released))
     ledger.write(folder / LEDGER_FILE)
     try:
-        return _state(config, ledger, len(heard)).to_json()
+        return _privacy(config, _state(config, ledger, len(heard)), heard)
     except Exception:
         # The statement itself may be what failed; the ledger stays, the first error is told.
         log.exception("the releases of a failed cell have no privacy statement")

@@ -17,7 +17,7 @@ from fedprivacy.accounting.ledger import Ledger
 from fedprivacy.cell import failed_result, run_cell, signal_to_noise
 from fedprivacy.config.identity import cell_id
 from fedprivacy.config.schema import CellConfig
-from fedprivacy.errors import ClientFailure, ConfigError
+from fedprivacy.errors import CellPruned, ClientFailure, ConfigError
 from fedprivacy.federation.site import CellRuntime, close_runtime
 from fedprivacy.federation.strategy import RoundOutcome
 from fedprivacy.result import LEDGER_FILE, RESULT_FILE, CellResult, read_result
@@ -385,3 +385,46 @@ def test_the_command_tells_a_failure_from_a_collapse(
     assert done.returncode == exit_status, done.stderr
     assert strict(tmp_path)["status"] == status
     assert status in done.stdout
+
+
+def test_a_cell_that_a_listener_prunes_keeps_what_it_had_reached(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    """Rounds, score, ledger and privacy of what had been released; nothing of what had not."""
+    config = tiny("algorithm=dpsgd")
+
+    def listener(outcome: RoundOutcome) -> None:
+        if outcome.round == 2:
+            raise CellPruned("round 2: it leads nowhere", "chance")
+
+    result = run_cell(config, tmp_path, listener=listener)
+    assert (result.status, result.reason, result.round) == (
+        "pruned", "round 2: it leads nowhere", 2,
+    )  # fmt: skip
+    assert result.finished
+    assert len(result.rounds) == 2
+    assert result.score is not None
+    assert result.score.value == result.rounds[-1].score
+    assert {event.round for event in Ledger.read(tmp_path / LEDGER_FILE)} == {1, 2}
+    assert result.privacy is not None
+    whole = run_cell(config, tmp_path / "whole")
+    assert whole.privacy is not None
+    assert result.privacy["epsilon"] == pytest.approx(whole.rounds[1].epsilon)
+    assert result.privacy["epsilon"] < whole.privacy["epsilon"]
+    assert result.privacy.keys() == whole.privacy.keys()
+    assert result.privacy["coverage_records"] == 1
+
+
+def test_a_failed_cells_privacy_block_has_every_key(tiny: Tiny, tmp_path: Path) -> None:
+    def listener(outcome: RoundOutcome) -> None:
+        if outcome.round == 2:
+            raise RuntimeError("the bar is gone")
+
+    for algorithm in ("dpsgd", "gaussian"):
+        config = tiny(f"algorithm={algorithm}")
+        failed = run_cell(config, tmp_path / algorithm, listener=listener)
+        whole = run_cell(config, tmp_path / f"{algorithm}_whole")
+        assert failed.privacy is not None
+        assert whole.privacy is not None
+        assert failed.privacy.keys() == whole.privacy.keys()
+        assert (failed.privacy["what_if"] is None) is (algorithm == "dpsgd")

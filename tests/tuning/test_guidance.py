@@ -1,0 +1,151 @@
+"""What a study teaches is found where it was put, and not where nothing was."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from fedprivacy.report.canvas import style
+from fedprivacy.tuning.advice import advise, best_split
+from fedprivacy.tuning.collapse_map import collapse_map
+from fedprivacy.tuning.floor import Floor
+from fedprivacy.tuning.importance import collapse_importance, most_important, score_importance
+from fedprivacy.tuning.outcome import Outcome, outcome_of
+from fedprivacy.tuning.recommendation import Candidate, candidates, choose, front
+from fedprivacy.tuning.study_figures import front_figure, history_figure
+
+FLOOR = Floor(0.6, 0.95, 0.5, "made up")
+CLAIM = {"unit": "record", "neighbouring": "zero_out", "view": "server_updates", "delta": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def made() -> ModuleType:
+    path = Path(__file__).with_name("trials.py")
+    spec = importlib.util.spec_from_file_location("tuning_trials", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def trained(trials: list[Any]) -> list[tuple[Any, Outcome]]:
+    return [(t, o) for t in trials if (o := outcome_of(t)) is not None]
+
+
+def test_the_parameter_that_kills_is_named_with_its_counts(made: ModuleType) -> None:
+    trials = made.study_of(40, lambda rate: rate > 1)
+    assert most_important(trials, made.SPACE)[0] == "federation.lr"
+    assert max(collapse_importance(trials, made.SPACE), key=collapse_importance(
+        trials, made.SPACE).__getitem__) == "federation.lr"  # fmt: skip
+    split = best_split(trained(trials), made.SPACE)
+    assert split is not None
+    assert split.key == "federation.lr"
+    assert split.high.startswith("federation.lr above")
+    dead = sum(o.collapsed for _, o in trained(trials))
+    assert split.collapsed[0] + split.others[0] == dead
+    assert split.others[0] == 0
+    words = advise(trials, made.SPACE, FLOOR, None, 40)
+    assert f"{dead} of 40 trained trials collapsed" in words
+    assert "federation.lr tells them best" in words
+
+
+def test_chance_is_called_chance(made: ModuleType) -> None:
+    trials = made.study_of(30, lambda rate: int(rate * 1e6) % 5 == 0)
+    assert best_split(trained(trials), made.SPACE) is None
+    assert "beyond chance" in advise(trials, made.SPACE, FLOOR, None, 30)
+
+
+def test_too_few_trials_and_equal_ones_have_no_importance(made: ModuleType) -> None:
+    assert score_importance(made.study_of(5, lambda rate: False), made.SPACE) == {}
+    assert collapse_importance(made.study_of(20, lambda rate: False), made.SPACE) == {}
+
+
+def test_advice_compares_with_the_defaults_and_the_twin_and_names_edges(made: ModuleType) -> None:
+    trials = made.study_of(20, lambda rate: rate > 1)
+    [best, *_] = candidates(trials, "budget")
+    best = replace(best, settings={**best.settings, "schedule.decay": 1.0})
+    words = advise(trials, made.SPACE, FLOOR, best, 20)
+    assert "efaults" in words
+    assert f"costs {0.95 - best.score:.4f}" in words
+    assert "schedule.decay=1" in words
+
+
+def test_pictures_hold_to_their_layout(made: ModuleType) -> None:
+    spec = importlib.util.spec_from_file_location(
+        "report_conftest", Path(__file__).parents[1] / "report" / "conftest.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    layout = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(layout)
+    trials = made.study_of(40, lambda rate: rate > 1)
+    lagging = Outcome("pruned", "behind", "r", 0.7, (0.7,), budget=3.0, cell_rounds=3)
+    refused = Outcome("pruned", "reach", "r", budget=3.0)
+    trials += [
+        made.made(40 + k, trials[k].params, outcome) for k, outcome in enumerate((lagging, refused))
+    ]
+    title = "breast_density (synthetic stand-in), epsilon 3: trials in their order"
+    with style():
+        history = history_figure(trials, FLOOR, title)
+        where = collapse_map(trials, made.SPACE, title)
+        spread = [
+            t for k, budget in enumerate((1.0, 3.0, 10.0))
+            for t in made.study_of(5 + k, lambda rate: rate > 3, budget)
+        ]  # fmt: skip
+        best = front([c for c in candidates(spread, "budget") if c.feasible])
+        against = front_figure(spread, best, FLOOR, CLAIM, title)
+    for figure in (history, where, against):
+        assert figure is not None
+        layout._check_layout(figure)
+    assert against is not None
+    about = against.axes[0].get_xlabel()
+    assert all(word in about for word in ("record", "zero_out", "server_updates", "1e-5"))
+
+
+def test_one_parameter_has_no_map(made: ModuleType) -> None:
+    trials = made.study_of(20, lambda rate: rate > 1)
+    for trial in trials:
+        trial.params = {"federation.lr": trial.params["federation.lr"]}
+    assert collapse_map(trials, made.SPACE, "x") is None
+
+
+# -------------------------------------------------------------------------- recommendation
+
+
+def candidate(score: float, epsilon: float, confirmed: tuple[float, ...] = (), below: float = -1.0):
+    outcome = Outcome(
+        "ok", score=score, scores=(score,), standard_error=0.02, epsilon=epsilon, budget=epsilon,
+        below_floor=-0.1, cell_rounds=8,
+    )  # fmt: skip
+    return Candidate(0, {}, outcome, confirmed, below)
+
+
+def test_fresh_seeds_decide_and_not_the_luck_of_the_search(compose) -> None:
+    conf = compose().tuning
+    lucky, steady = candidate(0.95, 3.0, (0.80, 0.82)), candidate(0.90, 3.0, (0.89, 0.91))
+    assert choose([lucky, steady], replace(conf, mode="budget")) is steady
+    assert steady.score == pytest.approx(0.90)
+
+
+def test_the_floor_must_hold_on_fresh_seeds(compose) -> None:
+    conf = replace(compose().tuning, mode="floor")
+    fell, held = candidate(0.7, 0.5, (0.5,), below=0.1), candidate(0.7, 0.9, (0.7,), below=-0.1)
+    assert not fell.feasible
+    assert choose([fell, held], conf) is held
+    assert choose([fell], conf) is fell  # nothing held: said to be infeasible, not hidden
+
+
+def test_a_front_recommends_the_least_epsilon_within_one_standard_error(compose) -> None:
+    conf = replace(compose().tuning, mode="front")
+    points = [candidate(0.80, 1.0), candidate(0.89, 3.0), candidate(0.90, 8.0)]
+    assert choose(points, conf) is points[1]
+    assert front([*points, candidate(0.85, 5.0)]) == points
+    assert choose([], conf) is None
