@@ -52,6 +52,8 @@ def meaning(config: CellConfig) -> dict[str, Any]:
     algorithm = plain["algorithm"]
     for part in (algorithm, *algorithm.get("mechanisms", ())):
         part.pop("grad_engine", None)
+        if part["name"] != "dpsgd" and part.get("target_epsilon", 0) is None:
+            part.pop("target_epsilon")
         part.pop("physical_batch", None)
         if part["name"] == "dpsgd" and part["divisor"] is None:
             part["divisor"] = part["sampling_rate"] * config.dataset.declared_records

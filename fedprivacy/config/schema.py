@@ -114,6 +114,8 @@ class SvtExactConf(AlgorithmConf):
         gamma: magnitudes are cut here when coordinates are chosen; over the whole round.
         noise_multiplier: z: choosing and releasing together are 2/z-GDP (gaussian) or cost pure
             epsilon 2/z (laplace).
+        target_epsilon: z is calibrated so that all protected rounds together cost at most this;
+            gaussian only.
         selection_share: share of the budget that goes into choosing; 0 draws them uniformly.
         noise: gaussian or laplace.
     """
@@ -123,6 +125,7 @@ class SvtExactConf(AlgorithmConf):
     clip: float = 1.0
     gamma: float = 0.05
     noise_multiplier: float = 1.0
+    target_epsilon: float | None = None
     selection_share: float = 0.5
     noise: str = "gaussian"
 
@@ -143,6 +146,7 @@ class GaussianClippedConf(AlgorithmConf):
     Attributes:
         clip: C, norm of the update over the whole round; L2 (gaussian) or L1 (laplace).
         noise_multiplier: z: standard deviation (gaussian) or scale (laplace) of the noise over C.
+        target_epsilon: z is calibrated so that all protected rounds together cost at most this.
         noise: gaussian (2/z-GDP a round) or laplace (pure epsilon 2/z a round).
         clipping: fixed, or adaptive: the server moves C towards a quantile of the update norms, by
             noisy indicators that the sites send along.
@@ -155,6 +159,7 @@ class GaussianClippedConf(AlgorithmConf):
     name: str = "gaussian_clipped"
     clip: float = 1.0
     noise_multiplier: float = 1.0
+    target_epsilon: float | None = None
     noise: str = "gaussian"
     clipping: str = "fixed"
     clip_quantile: float = 0.5

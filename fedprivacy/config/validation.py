@@ -222,6 +222,7 @@ def _check_svt_exact(config: CellConfig) -> None:
     conf = config.algorithm
     assert isinstance(conf, SvtExactConf)
     check_exact(conf)
+    _check_target(config, conf.target_epsilon)
 
 
 def _check_gaussian(config: CellConfig) -> None:
@@ -237,6 +238,14 @@ def _check_gaussian_clipped(config: CellConfig) -> None:
     check_clipped(conf.clip, conf.noise_multiplier, conf.noise)
     if site_rule(conf) is not None:
         _needs_federation(config, "an adaptive clip norm follows all sites' updates")
+    _check_target(config, conf.target_epsilon)
+
+
+def _check_target(config: CellConfig, target: float | None) -> None:
+    """A target of a filter is above 0, and its noise is the one that it asks for."""
+    in_range("algorithm.target_epsilon", target, above=0)
+    if target is not None:
+        settle(config)
 
 
 def _check_percentile(config: CellConfig) -> None:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,16 +18,26 @@ from fedprivacy.accounting.delta import resolve_delta
 from fedprivacy.accounting.events import Event
 from fedprivacy.accounting.ledger import Ledger
 from fedprivacy.accounting.patients import patient_event
-from fedprivacy.config.schema import CellConfig, DpsgdConf
+from fedprivacy.config.schema import (
+    AlgorithmConf,
+    CellConfig,
+    DpsgdConf,
+    GaussianClippedConf,
+    SvtExactConf,
+)
 from fedprivacy.errors import AccountingError, ConfigError
+from fedprivacy.mechanisms.filter_calibration import (
+    USUAL,
+    FilterConf,
+    calibrated_filter,
+    filter_plan,
+)
+from fedprivacy.mechanisms.rounding import DIGITS, rounded_up
 from fedprivacy.mechanisms.sampling import dpsgd_steps, round_event
 from fedprivacy.mechanisms.settling import settle
 from fedprivacy.schedules import strengths
 
 __all__ = ["DIGITS", "RunPlan", "calibrated", "run_plan", "settle", "target_noise"]
-
-DIGITS = 5
-"""Significant digits of the noise, rounded up: a few last bits must not make another cell."""
 
 log = logging.getLogger(__name__)
 
@@ -93,18 +102,12 @@ def calibrated(plan: RunPlan, target_epsilon: float) -> Calibration:
     found = calibrate_noise(plan.events, target_epsilon, plan.delta, "zero_out")
     noise = found.noise_multiplier
     while True:
-        noise = _rounded_up(noise)
+        noise = rounded_up(noise)
         reached = epsilon(Ledger(tuple(plan.events(noise))).protected(), plan.delta, "zero_out")
         # More noise costs no more, but for the grid that the accountant rounds losses to.
         if reached <= target_epsilon:
             return Calibration(noise, reached, found.covers_run)
         noise *= 1 + 10.0 ** (1 - DIGITS)
-
-
-def _rounded_up(value: float) -> float:
-    unit = 10.0 ** (math.floor(math.log10(value)) - DIGITS + 1)
-    # Through text, so that the number is the one that its digits name.
-    return float(f"{math.ceil(value / unit - 1e-9) * unit:.{DIGITS}g}")
 
 
 def run_plan(config: CellConfig) -> RunPlan:
@@ -151,13 +154,16 @@ def target_noise(config: CellConfig) -> Calibration:
     from fedprivacy.config.validation import validate
 
     conf = config.algorithm
-    assert isinstance(conf, DpsgdConf)
+    assert isinstance(conf, DpsgdConf | GaussianClippedConf | SvtExactConf)
     target = conf.target_epsilon
     assert target is not None
-    without = replace(conf, target_epsilon=None, noise_multiplier=1.0, count_noise=None)
-    validate(replace(config, algorithm=without))
+    without = replace(config, algorithm=_without_target(conf))
+    validate(without)
     try:
-        found = calibrated(run_plan(config), target)
+        if isinstance(conf, DpsgdConf):
+            found = calibrated(run_plan(config), target)
+        else:
+            found = calibrated_filter(filter_plan(config), target)
     except AccountingError as error:
         raise ConfigError(
             "algorithm.target_epsilon", target, f"a number above 0 that noise can reach ({error})",
@@ -165,6 +171,16 @@ def target_noise(config: CellConfig) -> Calibration:
         ) from error  # fmt: skip
     _tell(target, config.schedule.name, found)
     return found
+
+
+def _without_target(conf: DpsgdConf | FilterConf) -> AlgorithmConf:
+    """The same with some noise instead of a target, to see whether the rest is sound."""
+    if isinstance(conf, DpsgdConf):
+        return replace(conf, target_epsilon=None, noise_multiplier=1.0, count_noise=None)
+    plain = replace(conf, target_epsilon=None, noise_multiplier=USUAL)
+    if isinstance(plain, GaussianClippedConf):
+        return replace(plain, indicator_noise=None)
+    return plain
 
 
 @lru_cache(maxsize=256)  # once a process: a configuration is loaded several times

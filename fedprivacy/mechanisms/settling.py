@@ -9,7 +9,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedprivacy.config.schema import CellConfig, DpsgdConf, StackedConf
+from fedprivacy.config.schema import (
+    CellConfig,
+    DpsgdConf,
+    GaussianClippedConf,
+    StackedConf,
+    SvtExactConf,
+)
 from fedprivacy.config.stack import completed
 from fedprivacy.errors import ConfigError
 
@@ -17,8 +23,9 @@ from fedprivacy.errors import ConfigError
 def settle(config: CellConfig) -> CellConfig:
     """The configuration with its noise multiplier filled in; unchanged where it stands already.
 
-    A null noise multiplier becomes the dataset's default, or what ``target_epsilon`` asks for (see
-    ``calibration``); the parts of a stack get all their settings. Settled configurations stay as
+    A null noise multiplier of DP-SGD becomes the dataset's default, or what ``target_epsilon`` asks
+    for (see ``calibration``); that of a filter, 1 unless it is given, what its target asks for; the
+    parts of a stack get all their settings. Settled configurations stay as
     they are.
 
     Raises:
@@ -29,6 +36,8 @@ def settle(config: CellConfig) -> CellConfig:
     conf = config.algorithm
     if isinstance(conf, StackedConf):
         return replace(config, algorithm=completed(conf, config.dataset))
+    if isinstance(conf, GaussianClippedConf | SvtExactConf):
+        return _settled_filter(config, conf)
     if not isinstance(conf, DpsgdConf):
         return config
     if conf.target_epsilon is None:
@@ -40,11 +49,27 @@ def settle(config: CellConfig) -> CellConfig:
 
     noise = target_noise(config).noise_multiplier
     if conf.noise_multiplier not in (None, noise):
-        raise ConfigError(
-            "algorithm.noise_multiplier",
-            conf.noise_multiplier,
-            f"null with algorithm.target_epsilon={conf.target_epsilon:g}, which calibrates it "
-            f"(to {noise:g} here): one or the other",
-            "drop algorithm.noise_multiplier, or algorithm.target_epsilon",
-        )
+        raise _both(conf.target_epsilon, conf.noise_multiplier, noise)
     return replace(config, algorithm=replace(conf, noise_multiplier=noise))
+
+
+def _settled_filter(config: CellConfig, conf: GaussianClippedConf | SvtExactConf) -> CellConfig:
+    if conf.target_epsilon is None:
+        return config
+    from fedprivacy.mechanisms.calibration import target_noise
+    from fedprivacy.mechanisms.filter_calibration import USUAL
+
+    noise = target_noise(config).noise_multiplier
+    if conf.noise_multiplier not in (USUAL, noise):
+        raise _both(conf.target_epsilon, conf.noise_multiplier, noise)
+    return replace(config, algorithm=replace(conf, noise_multiplier=noise))
+
+
+def _both(target: float, given: float | None, noise: float) -> ConfigError:
+    return ConfigError(
+        "algorithm.noise_multiplier",
+        given,
+        f"null with algorithm.target_epsilon={target:g}, which calibrates it (to {noise:g} here): "
+        "one or the other",
+        "drop algorithm.noise_multiplier, or algorithm.target_epsilon",
+    )

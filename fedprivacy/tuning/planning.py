@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from fedprivacy.config.loading import to_cell_config, to_plain_config
-from fedprivacy.config.schema import CellConfig
+from fedprivacy.config.schema import CellConfig, DpsgdConf
 from fedprivacy.config.serialization import from_plain
 from fedprivacy.errors import AccountingError, ConfigError
 from fedprivacy.mechanisms.settling import settle
@@ -182,6 +182,30 @@ def check_budget(composer: Composer, space: SearchSpace, budget: float) -> None:
         "search a schedule that protects every round and an algorithm with a proved price, or "
         "raise tuning.budget",
     )
+
+
+def check_one_kind(composer: Composer, space: SearchSpace) -> None:
+    """Refuse algorithms whose epsilons speak of different units: no study compares them.
+
+    Raises:
+        ConfigError: names the algorithms and their units.
+    """
+    parameter = space.get("algorithm")
+    kinds: dict[str, list[str]] = {}
+    for name in parameter.choices if parameter is not None else ():
+        config = from_plain(to_plain_config(composer.compose({"algorithm": name}).node))
+        if hasattr(config.algorithm, "target_epsilon"):
+            record = isinstance(config.algorithm, DpsgdConf)
+            kind = "one record, zero_out" if record else "one site, replace_one"
+            kinds.setdefault(kind, []).append(str(name))
+    if len(kinds) > 1:
+        told = "; ".join(f"{', '.join(names)}: {kind}" for kind, names in kinds.items())
+        raise ConfigError(
+            "tuning.space.algorithm",
+            list(parameter.choices) if parameter is not None else [],
+            f"algorithms whose epsilon is about the same unit and relation ({told})",
+            "a study for each kind; compare their scores, not their epsilons",
+        )
 
 
 def _group_combinations(space: SearchSpace) -> Iterable[dict[str, Value]]:

@@ -18,7 +18,7 @@ from fedprivacy.sweep.plan import checked
 from fedprivacy.tuning.composing import Composer
 from fedprivacy.tuning.floor import Floor, Recorder, find_floor
 from fedprivacy.tuning.outcome import Outcome
-from fedprivacy.tuning.planning import check_budget, check_space
+from fedprivacy.tuning.planning import check_budget, check_one_kind, check_space
 from fedprivacy.tuning.progress import StudyProgress
 from fedprivacy.tuning.recommendation import candidates
 from fedprivacy.tuning.search_price import RANDOM, draw_trials
@@ -76,6 +76,7 @@ def prepare(composer: Composer) -> tuple[CellConfig, SearchSpace]:
         _refuse_typed_noise(composer, key)
     space = read_space(config.tuning.space, _whole_keys(base, config))
     check_space(composer, space)
+    check_one_kind(composer, space)
     for budget in _budgets(config):
         check_budget(composer, space, budget)
     return config, space

@@ -6,7 +6,13 @@ import pytest
 
 from fedprivacy.errors import ConfigError
 from fedprivacy.tuning.composing import Composer
-from fedprivacy.tuning.planning import Infeasible, check_budget, check_space, plan_cell
+from fedprivacy.tuning.planning import (
+    Infeasible,
+    check_budget,
+    check_one_kind,
+    check_space,
+    plan_cell,
+)
 from fedprivacy.tuning.reach import reach
 from fedprivacy.tuning.space import read_space
 
@@ -60,3 +66,16 @@ def test_reach_counts_steps_rate_clip_and_momentum(compose) -> None:
     automatic = compose(*base, "algorithm.max_grad_norm=2", "algorithm.clipping=automatic")
     assert reach(automatic) == pytest.approx(0.1 * 12 / 0.5)
     assert reach(compose("algorithm=none")) is None
+
+
+def test_mechanisms_of_two_units_are_not_compared() -> None:
+    mixed = read_space({"algorithm": {"choices": ["dpsgd", "gaussian_clipped"]}})
+    with pytest.raises(ConfigError, match="one site, replace_one"):
+        check_one_kind(COMPOSER, mixed)
+    check_one_kind(COMPOSER, read_space({"algorithm": {"choices": ["svt_exact", "svt"]}}))
+
+
+@pytest.mark.parametrize("algorithm", ["gaussian_clipped", "svt_exact"])
+def test_filters_have_a_budget_too(algorithm: str) -> None:
+    cell = plan_cell(COMPOSER, {"algorithm": algorithm, "algorithm.clip": 0.5}, 3.0)
+    assert 2.98 < cell.epsilon <= 3.0

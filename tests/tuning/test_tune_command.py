@@ -164,6 +164,24 @@ def test_other_modes(small: Small, mode: list[str]) -> None:
 
 
 @pytest.mark.slow
+def test_filters_of_one_unit_are_searched_together(small: Small) -> None:
+    space = """\
+    algorithm: {choices: [gaussian_clipped, svt_exact, svt]}
+    algorithm.clip: {low: 0.5, high: 5.0, when: {algorithm: [gaussian_clipped, svt_exact]}}
+    algorithm.fraction: {low: 0.1, high: 0.9, when: {algorithm: svt_exact}}
+"""
+    lines = "    algorithm.max_grad_norm: {low: 0.1, high: 3.0, log: true}\n"
+    folder = small(**{lines: space}) / "outputs/tuning/small"
+    assert tune(["+sweeps=small", "tuning.n_trials=8", "tuning.budget=20", "tuning.floor=0"]) == 0
+    told = study_of(folder)
+    assert told["claim"]["unit"] == "site"
+    assert told["recommended"]["epsilon"] <= 20
+    seen = {cell["algorithm"]: cell for cell in results(folder)}
+    assert "proves no epsilon" in seen["svt"]["reason"] if "svt" in seen else True
+    assert {"gaussian_clipped", "svt_exact"} & seen.keys()
+
+
+@pytest.mark.slow
 def test_a_front_of_budgets_is_a_study_for_each(small: Small, capsys) -> None:
     folder = small() / "outputs/tuning/small"
     words = ["+sweeps=small", "tuning.mode=front", "tuning.budgets=[1,4]", "tuning.n_trials=4"]
