@@ -44,7 +44,7 @@ def test_workers_share_a_database_and_outlive_one_that_is_killed(
     small()
     processes = load("test_tune_command")
     storage = [f"tuning.storage={url}"]
-    words = [*storage, "tuning.name=first", "tuning.n_trials=4", "tuning.confirm=0"]
+    words = [*storage, "tuning.name=first", "tuning.n_trials=2", "tuning.confirm=0"]
     together = [
         processes.start(*words, f"tuning.dir=outputs/{number}", "tuning.floor=0.5")
         for number in range(2)

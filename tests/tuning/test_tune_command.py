@@ -250,7 +250,7 @@ def wait_for_a_trial(process: subprocess.Popen[str], storage: list[str]) -> None
 
 def share_and_kill(storage: list[str]) -> None:
     """One worker is killed in a trial; another does the rest and that trial again."""
-    words = [*storage, "tuning.n_trials=5", "federation.rounds=12", "tuning.confirm=0"]
+    words = [*storage, "tuning.n_trials=4", "federation.rounds=10", "tuning.confirm=0"]
     first = start(*words)
     wait_for_a_trial(first, storage)
     os.kill(first.pid, signal.SIGKILL)
@@ -261,7 +261,7 @@ def share_and_kill(storage: list[str]) -> None:
     assert [worker.returncode for worker in workers] == [0, 0], said
     trials = trials_in(storage)
     done = [t for t in trials if t.state.name in ("COMPLETE", "PRUNED")]
-    assert len(done) == 5
+    assert len(done) == 4
     assert [t.state.name for t in trials if t.number in lost] == ["FAIL"] * len(lost)
     again = [t for t in done if t.user_attrs.get("retry_of") in lost]
     assert [t.params for t in again] == [trials[number].params for number in lost]
