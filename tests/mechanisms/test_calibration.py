@@ -89,9 +89,9 @@ def test_patients_with_several_records_need_more_noise() -> None:
 def test_the_noise_has_five_digits_rounded_towards_more(plan: RunPlan, target: float) -> None:
     noise = calibrated(plan, target).noise_multiplier
     assert float(f"{noise:.5g}") == noise
-    assert calibration._rounded_up(noise) == noise
+    assert calibration.rounded_up(noise) == noise
     for raw in (noise * 0.99999, 1.00001, 0.00123456, 123456.7):
-        assert raw <= calibration._rounded_up(raw) <= raw * 1.0001001
+        assert raw <= calibration.rounded_up(raw) <= raw * 1.0001001
 
 
 def test_it_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
