@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from scipy import stats
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special, stats
 
 
 def upper_limit(hits: int, trials: int, alpha: float) -> float:
@@ -10,6 +12,21 @@ def upper_limit(hits: int, trials: int, alpha: float) -> float:
     if trials == 0 or hits >= trials:
         return 1.0
     return float(stats.beta.ppf(1 - alpha, hits + 1, trials - hits))
+
+
+def upper_limits(hits: ArrayLike, trials: int, alpha: float) -> NDArray[np.float64]:
+    """``upper_limit`` of many counts of the same number of trials.
+
+    Args:
+        hits: ``(n,)`` counts.
+        trials: of each.
+        alpha: level of each.
+    """
+    counts = np.asarray(hits, dtype=float)
+    limits = np.ones(counts.shape)
+    some = counts < trials
+    limits[some] = special.betaincinv(counts[some] + 1, trials - counts[some], 1 - alpha)
+    return limits
 
 
 def lower_limit(hits: int, trials: int, alpha: float) -> float:

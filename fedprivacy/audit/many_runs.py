@@ -7,32 +7,31 @@ Viswanath 2015). Trials must be independent: canaries of one run are not, see ``
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from fedprivacy.audit.binomial import upper_limit
+from fedprivacy.audit.binomial import upper_limits
 
 
-def _errors(scores: ArrayLike, included: ArrayLike, threshold: float) -> tuple[int, int, int, int]:
-    """False negatives, members, false positives, non-members of "in if above the threshold"."""
+def _errors(
+    scores: ArrayLike, included: ArrayLike, thresholds: ArrayLike
+) -> tuple[NDArray[np.int64], int, NDArray[np.int64], int]:
+    """Of "in if above": false negatives at each threshold, members; false positives, non-members."""
     values, truth = np.asarray(scores, dtype=float), np.asarray(included, dtype=bool)
-    above = values > threshold
-    return (
-        int((truth & ~above).sum()),
-        int(truth.sum()),
-        int((~truth & above).sum()),
-        int((~truth).sum()),
-    )
+    members, others = np.sort(values[truth]), np.sort(values[~truth])
+    at = np.asarray(thresholds, dtype=float)
+    missed = np.searchsorted(members, at, side="right")
+    raised = len(others) - np.searchsorted(others, at, side="right")
+    return missed, len(members), raised, len(others)
 
 
 def clopper_pearson_epsilon(
     scores: ArrayLike,
     included: ArrayLike,
-    thresholds: Sequence[float],
+    thresholds: ArrayLike,
     *,
     delta: float,
     confidence: float = 0.95,
@@ -49,9 +48,8 @@ def clopper_pearson_epsilon(
         delta: at which epsilon is meant.
         confidence: of the largest bound.
     """
-    alpha = (1 - confidence) / (2 * len(thresholds))
-    errors = (_errors(scores, included, threshold) for threshold in thresholds)
-    return max(_ruled_out(*counts, delta, alpha) for counts in errors)
+    alpha = (1 - confidence) / (2 * np.size(thresholds))
+    return _ruled_out(*_errors(scores, included, thresholds), delta, alpha)
 
 
 def clopper_pearson_ceiling(
@@ -67,21 +65,31 @@ def clopper_pearson_ceiling(
         confidence: of the largest bound.
     """
     alpha = (1 - confidence) / (2 * len(above))
-    missed = (members - min(count, members) for count in above)
-    return max(_ruled_out(fn, members, 0, others, delta, alpha) for fn in missed)
+    missed = members - np.minimum(np.asarray(above), members)
+    return _ruled_out(missed, members, np.zeros_like(missed), others, delta, alpha)
 
 
-def _ruled_out(fn: int, members: int, fp: int, others: int, delta: float, alpha: float) -> float:
+def _ruled_out(
+    fn: NDArray[np.int64],
+    members: int,
+    fp: NDArray[np.int64],
+    others: int,
+    delta: float,
+    alpha: float,
+) -> float:
     """Largest epsilon that these errors rule out, each rate at its own upper limit; 0 if none."""
-    missed, raised = upper_limit(fn, members, alpha), upper_limit(fp, others, alpha)
-    pairs = ((1 - missed - delta, raised), (1 - raised - delta, missed))
-    return max([0.0, *(math.log(power / error) for power, error in pairs if power > 0)])
+    missed, raised = upper_limits(fn, members, alpha), upper_limits(fp, others, alpha)
+    powers = np.concatenate([1 - missed - delta, 1 - raised - delta])
+    errors = np.concatenate([raised, missed])
+    useful = powers > 0
+    found = np.log(powers[useful] / errors[useful])
+    return float(max(0.0, found.max(initial=0.0)))
 
 
 def gaussian_mu_estimate(
     scores: ArrayLike,
     included: ArrayLike,
-    thresholds: Sequence[float],
+    thresholds: ArrayLike,
     confidence: float = 0.95,
 ) -> float:
     """An ESTIMATE of mu, no bound: it supposes that the trade-off curve is a Gaussian one.
@@ -89,11 +97,9 @@ def gaussian_mu_estimate(
     max over thresholds of Phi^-1(1 - FPR) - Phi^-1(FNR), both at their upper limits, never below 0
     (Nasr et al. 2023, arXiv 2302.07956, section 5.2). Never published as a bound.
     """
-    alpha = (1 - confidence) / (2 * len(thresholds))
-    best = 0.0
-    for threshold in thresholds:
-        fn, members, fp, others = _errors(scores, included, threshold)
-        missed, raised = upper_limit(fn, members, alpha), upper_limit(fp, others, alpha)
-        if 0 < missed < 1 and 0 < raised < 1:
-            best = max(best, float(special.ndtri(1 - raised) - special.ndtri(missed)))
-    return best
+    alpha = (1 - confidence) / (2 * np.size(thresholds))
+    fn, members, fp, others = _errors(scores, included, thresholds)
+    missed, raised = upper_limits(fn, members, alpha), upper_limits(fp, others, alpha)
+    inside = (missed > 0) & (missed < 1) & (raised > 0) & (raised < 1)
+    found = special.ndtri(1 - raised[inside]) - special.ndtri(missed[inside])
+    return float(max(0.0, found.max(initial=0.0)))
