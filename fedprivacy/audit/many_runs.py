@@ -19,7 +19,7 @@ from fedprivacy.audit.binomial import upper_limits
 def _errors(
     scores: ArrayLike, included: ArrayLike, thresholds: ArrayLike
 ) -> tuple[NDArray[np.int64], int, NDArray[np.int64], int]:
-    """Of "in if above": false negatives at each threshold, members; false positives, non-members."""
+    """Of "in if above": false negatives by threshold, members; false positives, non-members."""
     values, truth = np.asarray(scores, dtype=float), np.asarray(included, dtype=bool)
     members, others = np.sort(values[truth]), np.sort(values[~truth])
     at = np.asarray(thresholds, dtype=float)
