@@ -31,10 +31,10 @@ import torch
 from optuna.trial import TrialState
 
 from fedprivacy.cell import run_cell
+from fedprivacy.config.composer import Composer
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.config.store import register
 from fedprivacy.mechanisms import calibration
-from fedprivacy.tuning.composing import Composer
 from fedprivacy.tuning.outcome import outcome_of
 from fedprivacy.tuning.planning import plan_cell
 from fedprivacy.tuning.recommendation import Candidate, candidates, choose, confirm

@@ -22,7 +22,7 @@ PRECISION = 1e-4
 """Relative precision of the noise found; it is rounded towards more noise."""
 
 _SMALLEST, _LARGEST = 1e-3, 1e6
-_NEAR, _BISECTIONS = 1.005, 48
+_NEAR, _BISECTIONS, _REACH = 1.005, 48, 0.75
 
 
 _INTERPOLATIONS = 12
@@ -172,6 +172,9 @@ def _bracket(
 ) -> tuple[_Point, _Point]:
     """Noise too small and noise large enough, a factor apart; (0, ...) if none is needed."""
     point = _Point(start, price(start))
+    if 0 < point.epsilon < math.inf:
+        # epsilon falls with noise, by a power between 1 and 2 where it is large.
+        step = max(step, max(point.epsilon / target, target / point.epsilon) ** _REACH)
     while point.epsilon <= target:
         smaller = point.noise / step
         if smaller < _SMALLEST:

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fedprivacy.accounting.delta import resolve_delta
+from fedprivacy.config.composer import Composed, Composer, group_names
 from fedprivacy.config.composition import compose_cell, hydra_ready, parse
 from fedprivacy.config.identity import cell_id
 from fedprivacy.config.loading import to_cell_config
@@ -32,14 +33,14 @@ class PlannedCell:
         folder: where it leaves its result.
         config: validated configuration.
         overrides: what to type after ``fedprivacy run`` to get this cell.
-        composed: the configuration as Hydra composed it, for ``.hydra/``.
+        composed: the configuration as Hydra composes it, for ``.hydra/``.
     """
 
     cell_id: str
     folder: Path
     config: CellConfig
     overrides: tuple[str, ...]
-    composed: DictConfig
+    composed: Composed
 
 
 @dataclass(frozen=True)
@@ -75,22 +76,23 @@ def make_plan(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Plan
         base = compose_cell(first_point(overrides), config_dirs)
         folder = Path(str(base.hydra.sweep.dir))
         cells: dict[str, PlannedCell] = {}
-        for combination in combinations(base, fixed, typed_axes):
-            cell = _plan_cell(combination, folder, config_dirs)
+        composer = Composer(tuple(fixed), tuple(config_dirs), group_names(base))
+        for words in combinations(base, fixed, typed_axes):
+            cell = _plan_cell(composer, words, folder)
             cells.setdefault(cell.cell_id, cell)
         settings = next(iter(cells.values())).config
         return Plan(settings.sweep.name, folder, tuple(cells.values()), settings)
 
 
-def _plan_cell(overrides: Sequence[str], folder: Path, config_dirs: Sequence[str]) -> PlannedCell:
-    composed = compose_cell(overrides, config_dirs)
+def _plan_cell(composer: Composer, words: Sequence[str], folder: Path) -> PlannedCell:
+    composed = composer.compose_words(words)
     try:
-        config = to_cell_config(composed)
+        config = to_cell_config(composed.node)
         identity = checked(config)
     except (ConfigError, DataError) as error:
-        error.add_note(f"in the cell: fedprivacy run {' '.join(overrides)}")
+        error.add_note(f"in the cell: fedprivacy run {' '.join(composed.overrides)}")
         raise
-    return PlannedCell(identity, folder / identity, config, tuple(overrides), composed)
+    return PlannedCell(identity, folder / identity, config, composed.overrides, composed)
 
 
 def checked(config: CellConfig) -> str:
@@ -127,7 +129,7 @@ def split_axes(overrides: Sequence[str]) -> tuple[list[str], Axes]:
 def combinations(
     base: DictConfig, fixed: Sequence[str], typed_axes: Mapping[str, list[str]]
 ) -> Iterable[list[str]]:
-    """Overrides of every cell: what was typed wins over the axes of the sweep file.
+    """What each cell adds to the fixed overrides: what was typed wins over the sweep file's axes.
 
     A choice of a group that some grid of the file has picks that grid, with the settings that go
     with the choice; one that no grid has replaces the grids' own.
@@ -140,7 +142,7 @@ def combinations(
         _axes(f"grids[{index}]", grid)
         for index, grid in enumerate(OmegaConf.to_container(base.grids))  # type: ignore[arg-type]
     ]
-    groups = {str(group) for group in base.hydra.runtime.choices}
+    groups = group_names(base)
     for grid in grids or [{}]:
         axes = {**shared, **grid, **typed_axes}
         for key in [key for key in axes if _bare(key) in typed]:
@@ -149,7 +151,7 @@ def combinations(
                 axes[key] = _picked(key, typed[key], grid, grids)
         for values in itertools.product(*axes.values()):
             swept = [f"{key}={value}" for key, value in zip(axes, values, strict=True)]
-            yield [*fixed, *swept]
+            yield swept
 
 
 def _picked(

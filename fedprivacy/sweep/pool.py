@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -97,23 +98,28 @@ class WorkerPool:
             worker.job = None
             if note.tainted:
                 self._workers.remove(worker)
+                _dismiss(worker)
                 _end(worker)
         told(note)
 
     def stop(self) -> None:
         """End all workers; a cell in hand is interrupted and leaves no result."""
         for worker in self._workers:
+            _dismiss(worker)  # all at once: each takes a while to end
+        for worker in self._workers:
             _end(worker)
         self._workers.clear()
 
 
-def _end(worker: Worker) -> None:
+def _dismiss(worker: Worker) -> None:
     if worker.job is None and worker.process.is_alive():
-        try:
+        with suppress(OSError):
             worker.pipe.send(None)
-            worker.process.join(timeout=2)
-        except OSError:
-            pass
+
+
+def _end(worker: Worker) -> None:
+    if worker.job is None:
+        worker.process.join(timeout=2)
     if worker.process.is_alive():
         worker.process.kill()
         worker.process.join(timeout=5)

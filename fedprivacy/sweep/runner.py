@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from fedprivacy.cell import failed_result
 from fedprivacy.result import CellResult, read_result, write_result
 from fedprivacy.sweep.plan import Plan, PlannedCell
@@ -79,7 +77,7 @@ def run_plan(plan: Plan, record: Recorder) -> SweepOutcome:
 
     try:
         for cell in pending:
-            _write_hydra_folder(cell)
+            cell.composed.write(cell.folder)
         pool.run([jobs[cell.cell_id] for cell in pending], progress.start, told, died)
     finally:
         pool.stop()
@@ -113,17 +111,6 @@ def _result_of(cell: PlannedCell) -> CellResult:
 
 def _job(cell: PlannedCell) -> Job:
     return Job(cell.cell_id, cell.folder, cell.config, cell.overrides)
-
-
-def _write_hydra_folder(cell: PlannedCell) -> None:
-    """Leave what Hydra itself would leave in ``.hydra``."""
-    folder = cell.folder / ".hydra"
-    folder.mkdir(parents=True, exist_ok=True)
-    plain = OmegaConf.masked_copy(cell.composed, [str(k) for k in cell.composed if k != "hydra"])
-    OmegaConf.save(plain, folder / "config.yaml")
-    OmegaConf.save(OmegaConf.create(list(cell.overrides)), folder / "overrides.yaml")
-    hydra = OmegaConf.masked_copy(cell.composed, ["hydra"])
-    OmegaConf.save(hydra, folder / "hydra.yaml")
 
 
 def longest_first(cells: Sequence[PlannedCell]) -> list[PlannedCell]:

@@ -51,7 +51,7 @@ class CellDone:
 
 
 def work(pipe: Connection) -> None:
-    """Run jobs from the pipe until it says None; the loop of a worker process.
+    """Run jobs from the pipe until it says None, then end the process: a worker's loop.
 
     Without its parent the process ends at once: the cell in hand is interrupted and leaves no
     result.
@@ -77,6 +77,9 @@ def work(pipe: Connection) -> None:
             result = run_cell(job.config, job.folder, listener=tell, overrides=job.overrides)
         close_runtime()
         _tell(pipe, CellDone(job.cell_id, tainted="no answer from nodes" in result.reason))
+    # Everything is written; taking torch down in good order would take a second.
+    logging.shutdown()
+    os._exit(0)
 
 
 def _follow_parent() -> None:

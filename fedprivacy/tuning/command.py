@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedprivacy.config.composer import Composer
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.config.store import register
 from fedprivacy.errors import ConfigError, DataError
@@ -21,7 +22,6 @@ from fedprivacy.tuning.closing import (
     forget,
     is_private,
 )
-from fedprivacy.tuning.composing import Composer
 from fedprivacy.tuning.floor import find_floor
 from fedprivacy.tuning.search import Search, open_search, part_of_front, prepare, run_search
 from fedprivacy.tuning.space import SearchSpace

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from fedprivacy.cell import run_cell
+from fedprivacy.config.composer import Composer
 from fedprivacy.config.loading import to_cell_config
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.errors import ConfigError
 from fedprivacy.result import CellResult, read_result
-from fedprivacy.tuning.composing import Composer
 
 Recorder = Callable[[CellResult, Path, dict[str, str]], None]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 
+from fedprivacy.config.composer import Composed, Composer
 from fedprivacy.config.loading import to_cell_config, to_plain_config
 from fedprivacy.config.schema import CellConfig, DpsgdConf
 from fedprivacy.config.serialization import from_plain
@@ -13,7 +14,6 @@ from fedprivacy.errors import AccountingError, ConfigError
 from fedprivacy.mechanisms.settling import settle
 from fedprivacy.schedules import strengths
 from fedprivacy.sweep.plan import checked
-from fedprivacy.tuning.composing import Composed, Composer
 from fedprivacy.tuning.rules import INFEASIBLE
 from fedprivacy.tuning.space import SearchSpace, Value
 

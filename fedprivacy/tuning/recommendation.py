@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedprivacy.cell import run_cell
+from fedprivacy.config.composer import Composer
 from fedprivacy.config.schema import CellConfig, TuningConf
 from fedprivacy.result import CellResult, read_result
 from fedprivacy.sweep.worker import logged
-from fedprivacy.tuning.composing import Composer
 from fedprivacy.tuning.floor import Floor
 from fedprivacy.tuning.outcome import Outcome, outcome_of
 from fedprivacy.tuning.planning import TrialCell, plan_cell
 from fedprivacy.tuning.space import Value
-from fedprivacy.tuning.trial import Recorder, settings_of, write_hydra_folder
+from fedprivacy.tuning.trial import Recorder, settings_of
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -161,7 +161,7 @@ def _run(
     known = read_result(folder)
     if known is not None and known.finished:
         return known
-    write_hydra_folder(folder, cell.composed, overrides)
+    cell.composed.write(folder, overrides)
     with logged(folder):
         result = run_cell(config, folder, overrides=overrides)
     record(result, folder)

@@ -9,9 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from fedprivacy.config.composer import Composer
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.report.files import write_text
-from fedprivacy.tuning.composing import Composer
 from fedprivacy.tuning.planning import TARGET
 from fedprivacy.tuning.recommendation import Candidate
 

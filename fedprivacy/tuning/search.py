@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from omegaconf import OmegaConf
 
+from fedprivacy.config.composer import Composer
 from fedprivacy.config.loading import to_cell_config
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.errors import ConfigError
 from fedprivacy.sweep.plan import checked
-from fedprivacy.tuning.composing import Composer
 from fedprivacy.tuning.floor import Floor, Recorder, find_floor
 from fedprivacy.tuning.outcome import Outcome
 from fedprivacy.tuning.planning import check_budget, check_one_kind, check_space

@@ -9,13 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
 from fedprivacy.cell import failed_result, run_cell
+from fedprivacy.config.composer import Composer
 from fedprivacy.config.schema import CellConfig, TuningConf
 from fedprivacy.result import CellResult, write_result
 from fedprivacy.sweep.worker import logged
-from fedprivacy.tuning.composing import Composed, Composer
 from fedprivacy.tuning.floor import Floor
 from fedprivacy.tuning.outcome import OUTCOME, Outcome, claim_of
 from fedprivacy.tuning.ownership import owned
@@ -132,7 +130,7 @@ class TrialRunner:
         for offset in range(self.conf.seeds):
             own = folder if offset == 0 else folder / f"seed_{cell.config.seed + offset}"
             config, overrides = cell.with_seed(cell.config.seed + offset)
-            write_hydra_folder(own, cell.composed, overrides)
+            cell.composed.write(own, overrides)
             rules = CollapseRules(self.conf.pruning)
             # Later seeds are not compared by round: the trial has come through by then.
             compared = [MedianRule(trial)] if offset == 0 and self._compares() else []
@@ -216,15 +214,6 @@ class TrialRunner:
 def trial_folder(conf: TuningConf, number: int) -> Path:
     """Where the cell of a trial leaves what it leaves."""
     return Path(conf.dir) / TRIALS / str(number)
-
-
-def write_hydra_folder(folder: Path, composed: Composed, overrides: Sequence[str]) -> None:
-    """Leave what Hydra itself would leave in ``.hydra``."""
-    own = folder / ".hydra"
-    own.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(composed.node, own / "config.yaml")
-    OmegaConf.save(OmegaConf.create(list(overrides)), own / "overrides.yaml")
-    (own / "hydra.yaml").write_text(composed.hydra, encoding="utf-8")
 
 
 def _score(result: CellResult) -> float | None:

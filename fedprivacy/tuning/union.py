@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedprivacy.config.composer import Composer
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.data.base import records_per_patient
 from fedprivacy.data.cache import load_data
 from fedprivacy.result import write_json
 from fedprivacy.tuning.closing import SCHEMA, SUMMARY, Closed, price_words
-from fedprivacy.tuning.composing import Composer
 from fedprivacy.tuning.recommendation import Candidate, choose, front
 from fedprivacy.tuning.recommended_file import rerun_command, write_recommended
 from fedprivacy.tuning.search_price import SearchPrice, price_search, read_ledgers, resolve_scheme

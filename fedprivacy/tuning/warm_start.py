@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import OmegaConf
 
+from fedprivacy.config.composer import Composer
 from fedprivacy.config.composition import parse
 from fedprivacy.config.identity import meaning
 from fedprivacy.config.loading import to_plain_config
@@ -23,7 +24,6 @@ from fedprivacy.mechanisms.sampling import dpsgd_steps
 from fedprivacy.pricing.twins import flatten
 from fedprivacy.result import RESULT_FILE, CellResult, read_result
 from fedprivacy.tracking.connection import TrackingError, check, client
-from fedprivacy.tuning.composing import Composer
 from fedprivacy.tuning.planning import Infeasible, plan_cell
 from fedprivacy.tuning.reach import reach
 from fedprivacy.tuning.space import EPSILON, SearchSpace, Value

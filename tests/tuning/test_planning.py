@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from fedprivacy.config.composer import Composer
 from fedprivacy.errors import ConfigError
-from fedprivacy.tuning.composing import Composer
 from fedprivacy.tuning.planning import (
     Infeasible,
     check_budget,

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from opacus import GradSampleModule
 from torch import nn
 
 from fedprivacy.mechanisms.grad_engines.base import (
@@ -104,6 +103,8 @@ def _wrapped(model: nn.Module, functorch: bool) -> Iterator[nn.Module]:
     kept = [(parameter, parameter.grad) for parameter in model.parameters()]
     for parameter, _ in kept:
         parameter.grad = None
+    from opacus import GradSampleModule  # a second of imports, for those who choose this engine
+
     wrapped = GradSampleModule(model, force_functorch=functorch)
     try:
         with warnings.catch_warnings():
