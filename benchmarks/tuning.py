@@ -37,7 +37,7 @@ from fedprivacy.config.store import register
 from fedprivacy.mechanisms import calibration
 from fedprivacy.tuning.outcome import outcome_of
 from fedprivacy.tuning.planning import plan_cell
-from fedprivacy.tuning.recommendation import Candidate, candidates, choose, confirm
+from fedprivacy.tuning.recommendation import Candidate, candidates, choose, confirm, confirmations
 from fedprivacy.tuning.search import Search, open_search, prepare
 from fedprivacy.tuning.space import Value
 from fedprivacy.tuning.trial import TrialRunner
@@ -58,11 +58,12 @@ ARMS: dict[str, list[str]] = {
         "tuning.warm_start.spread=0",
     ],
 }  # fmt: skip
+# Decades, which is what one writes down before one has seen a result.
 HAND_GRID = {
-    "federation.lr": (0.02, 0.1, 0.5),
-    "algorithm.max_grad_norm": (0.3, 1.0, 3.0),
-    "algorithm.sampling_rate": (0.1, 0.2),
+    "federation.lr": (0.01, 0.1, 1.0),
+    "algorithm.max_grad_norm": (0.1, 1.0, 10.0),
 }
+HAND_RATES = {"wisconsin": (0.1, 0.2, 0.5), "higgs": (0.05, 0.1, 0.2)}
 
 
 @dataclass
@@ -88,7 +89,7 @@ def run_arm(dataset: str, arm: str, seed: int, rounds: int, folder: Path) -> Arm
     composer = Composer(tuple(words))
     config, space = prepare(composer)
     search = open_search(config, space, composer, lambda *_: None)
-    grid = queue_grid(search, seed) if arm == "grid" else None
+    grid = queue_grid(search, dataset, seed) if arm == "grid" else None
     saved = confirmation_rounds(config)
     runner = TrialRunner(search.study, config, space, composer, search.floor, lambda *_: None)
     spent, curve, overheads = 0, [(0, -1.0)], []
@@ -111,15 +112,16 @@ def run_arm(dataset: str, arm: str, seed: int, rounds: int, folder: Path) -> Arm
     )  # fmt: skip
 
 
-def queue_grid(search: Search, seed: int) -> int:
+def queue_grid(search: Search, dataset: str, seed: int) -> int:
     """Queue the hand grid, everything else at its default; how many settings."""
     from fedprivacy.tuning.warm_start import usual_settings
 
     usual = usual_settings(search.space, search.composer)
-    points = list(itertools.product(*HAND_GRID.values()))
+    axes = {**HAND_GRID, "algorithm.sampling_rate": HAND_RATES[dataset]}
+    points = list(itertools.product(*axes.values()))
     random.Random(seed).shuffle(points)
     for point in points:
-        settings: dict[str, Value] = {**usual, **dict(zip(HAND_GRID, point, strict=True))}
+        settings: dict[str, Value] = {**usual, **dict(zip(axes, point, strict=True))}
         search.study.enqueue_trial(settings)
     return len(points)
 
@@ -127,7 +129,7 @@ def queue_grid(search: Search, seed: int) -> int:
 def confirmation_rounds(config: CellConfig) -> int:
     """Cell-rounds that the tuner keeps for confirming its best settings."""
     tuning = config.tuning
-    return tuning.confirm * tuning.confirm_seeds * config.federation.rounds
+    return confirmations(tuning) * config.federation.rounds
 
 
 def conclude(search: Search) -> tuple[Candidate | None, int]:

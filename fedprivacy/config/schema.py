@@ -573,6 +573,9 @@ class PruningConf:
             rounds share adds up, noise does not.
         reach: refuse, before training, settings that can move the weights so many times further
             than the defaults, or less far by that factor (see ``tuning.reach``); 0: never.
+        between: budget only: refuse, before training, settings that reach further than all that
+            survived, or less far, if so many trials between them and the nearest survivor
+            collapsed; 0: never.
     """
 
     median: bool = True
@@ -583,6 +586,7 @@ class PruningConf:
     min_snr: float = 0.02
     snr_rounds: int = 0
     reach: float = 30.0
+    between: int = 2
 
 
 @dataclass(frozen=True)
@@ -645,7 +649,7 @@ class TuningConf:
         twin: whether the twin is run for it; without floor and twin, a setting has collapsed
             where its score is not above chance by one standard error.
         confirm: best settings that are run again before one is recommended; 0: none.
-        confirm_seeds: fresh seeds for each of them.
+        confirm_seeds: fresh seeds; of a budget, half of the settings drop out after each.
         publish: all, or best_only: only the recommended trial outlives the study.
         max_failed: failed trials that end the search.
         lease_s: a worker elsewhere that has not been heard of for so long is given up.
@@ -666,8 +670,8 @@ class TuningConf:
     seeds: int = 1
     floor: float | None = None
     twin: bool = True
-    confirm: int = 3
-    confirm_seeds: int = 2
+    confirm: int = 4
+    confirm_seeds: int = 3
     publish: str = "all"
     max_failed: int = 5
     lease_s: float = 120.0

@@ -32,6 +32,7 @@ class Outcome:
         noise_multiplier: the noise that was found.
         claim: unit, neighbouring relation, view and delta that epsilon holds for.
         below_floor: how far the score is below the collapse floor; at most 0: it is not.
+        reach: how far its settings can move the weights, see ``tuning.reach``; None: unknown.
         cell_rounds: rounds that its cells ran: what it cost to find out.
         seconds: that they took.
     """
@@ -47,6 +48,7 @@ class Outcome:
     noise_multiplier: float | None = None
     claim: Mapping[str, Any] | None = None
     below_floor: float | None = None
+    reach: float | None = None
     cell_rounds: int = 0
     seconds: float = 0.0
 

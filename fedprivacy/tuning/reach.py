@@ -10,6 +10,8 @@ what heeding it saves. Computed from the configuration alone, so it costs no pri
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fedprivacy.config.schema import CellConfig, DpsgdConf
 from fedprivacy.mechanisms.sampling import dpsgd_steps
 
@@ -30,3 +32,23 @@ def reach(config: CellConfig) -> float | None:
     clip = 1.0 if conf.clipping in _UNIT_CLIPS else conf.max_grad_norm
     steps = dpsgd_steps(federation.local_epochs, conf.sampling_rate) * federation.rounds
     return federation.lr * clip * steps / (1 - federation.momentum)
+
+
+def collapsed_between(own: float, known: Sequence[tuple[float, bool]]) -> tuple[float, ...]:
+    """How far the collapsed trials reach that lie between a setting and all that survived.
+
+    Survival is one range of reach: below it the model stays where it began, above it the noise
+    carries it away. A setting on the far side of what collapsed would collapse too.
+
+    Args:
+        own: reach of the setting.
+        known: reach of each earlier trial, and whether it collapsed.
+
+    Returns:
+        Ascending; empty where the setting lies among the survivors, or where there are none.
+    """
+    survived = [far for far, collapsed in known if not collapsed]
+    if not survived or min(survived) <= own <= max(survived):
+        return ()
+    low, high = (own, min(survived)) if own < min(survived) else (max(survived), own)
+    return tuple(sorted(far for far, collapsed in known if collapsed and low <= far <= high))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +72,18 @@ class Candidate:
         held = self.below_floor is None or self.below_floor <= 0
         return self.outcome.feasible and held
 
+    def and_fresh(self, score: float, margin: float | None) -> Candidate:
+        """The candidate after one more run with a fresh seed.
+
+        Args:
+            score: of the run.
+            margin: how far it is below the floor; None where that is not known.
+        """
+        runs, before = len(self.confirmed), self.below_floor
+        known = margin is not None and (before is not None or not runs)
+        below = ((before or 0.0) * runs + (margin or 0.0)) / (runs + 1) if known else before
+        return replace(self, confirmed=(*self.confirmed, score), below_floor=below)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {
@@ -128,30 +140,56 @@ def confirm(
     floor: Floor,
     record: Recorder,
 ) -> list[Candidate]:
-    """The candidates with what fresh seeds say of them; finished runs are not run again."""
-    return [_confirmed(candidate, config, composer, floor, record) for candidate in found]
+    """The candidates with what fresh seeds say of them; finished runs are not run again.
+
+    Where the best score is sought it is a race (Karnin, Koren & Somekh 2013, sequential halving):
+    after each seed the better half goes on, so that most runs go to the settings that may win. Of
+    a front, and of the least epsilon, every candidate is run with every seed.
+    """
+    conf = config.tuning
+    racing, out = list(found), list[Candidate]()
+    for lap in range(conf.confirm_seeds):
+        seed = config.seed + _FRESH + lap
+        racing = [_with_seed(c, seed, config, composer, floor, record) for c in racing]
+        if conf.mode == "budget" and lap + 1 < conf.confirm_seeds:
+            racing.sort(key=lambda c: (not c.feasible, -c.score))
+            out[:0] = racing[_half(len(racing)) :]
+            racing = racing[: _half(len(racing))]
+    return racing + out
 
 
-def _confirmed(
-    candidate: Candidate, config: CellConfig, composer: Composer, floor: Floor, record: Recorder
+def confirmations(conf: TuningConf) -> int:
+    """Most cells that the confirmation of a budget runs."""
+    cells, left = 0, conf.confirm
+    for _ in range(conf.confirm_seeds):
+        cells, left = cells + left, _half(left)
+    return cells
+
+
+def _half(field: int) -> int:
+    return (field + 1) // 2
+
+
+def _with_seed(
+    candidate: Candidate,
+    seed: int,
+    config: CellConfig,
+    composer: Composer,
+    floor: Floor,
+    record: Recorder,
 ) -> Candidate:
+    """The candidate with one more run."""
     budget = candidate.outcome.budget
     assert budget is not None
     cell = plan_cell(composer, candidate.settings, budget)
     tags = {"tuning.study": config.tuning.name, "tuning.role": f"confirm {candidate.trial}"}
-    scores, margins = [], []
-    for number in range(config.tuning.confirm_seeds):
-        seed = config.seed + _FRESH + number
-        folder = Path(config.tuning.dir) / FOLDER / f"{candidate.trial}_seed_{seed}"
-        result = _run(cell, seed, folder, lambda r, f: record(r, f, tags))
-        value = result.score.value if result.score else None
-        # A run without a score collapsed for good: it is worth what chance is worth.
-        value = value if value is not None else (result.score.chance if result.score else 0.0)
-        scores.append(value)
-        if result.score is not None:
-            margins.append(floor.margin(result, value))
-    below = statistics.fmean(margins) if margins else None
-    return Candidate(candidate.trial, candidate.settings, candidate.outcome, tuple(scores), below)
+    folder = Path(config.tuning.dir) / FOLDER / f"{candidate.trial}_seed_{seed}"
+    result = _run(cell, seed, folder, lambda r, f: record(r, f, tags))
+    value = result.score.value if result.score else None
+    # A run without a score collapsed for good: it is worth what chance is worth.
+    value = value if value is not None else (result.score.chance if result.score else 0.0)
+    margin = floor.margin(result, value) if result.score is not None else None
+    return candidate.and_fresh(value, margin)
 
 
 def _run(
@@ -171,11 +209,14 @@ def _run(
 def choose(found: Sequence[Candidate], conf: TuningConf) -> Candidate | None:
     """The candidate to recommend; None where there is none at all.
 
-    budget: the best score. floor: the least epsilon that holds on fresh seeds. front: the least
-    epsilon whose score is within one standard error of the best.
+    budget: the best score, of those that came through the whole race. floor: the least epsilon
+    that holds on fresh seeds. front: the least epsilon whose score is within one standard error of
+    the best.
     """
     if not found:
         return None
+    through = max(len(candidate.confirmed) for candidate in found)
+    found = [candidate for candidate in found if len(candidate.confirmed) == through]
     feasible = [candidate for candidate in found if candidate.feasible] or list(found)
     if conf.mode == "floor":
         if not any(candidate.feasible for candidate in found):

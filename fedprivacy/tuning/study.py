@@ -136,7 +136,14 @@ def check_tuning(conf: TuningConf) -> None:
     in_range("tuning.lease_s", conf.lease_s, least=1)
     in_range("tuning.warm_start.most", conf.warm_start.most, least=0)
     pruning = conf.pruning
-    for key in ("startup_trials", "warmup_rounds", "patience", "chance_rounds", "snr_rounds"):
+    for key in (
+        "startup_trials",
+        "warmup_rounds",
+        "patience",
+        "chance_rounds",
+        "snr_rounds",
+        "between",
+    ):
         in_range(f"tuning.pruning.{key}", getattr(pruning, key), least=0)
     in_range("tuning.pruning.min_snr", pruning.min_snr, least=0)
     if pruning.reach:
@@ -180,6 +187,7 @@ def _check_best_only(conf: TuningConf) -> None:
         "tuning.pruning.median": (conf.pruning.median, False),
         "tuning.pruning.chance_rounds": (conf.pruning.chance_rounds, 0),
         "tuning.pruning.snr_rounds": (conf.pruning.snr_rounds, 0),
+        "tuning.pruning.between": (conf.pruning.between, 0),
         "tuning.warm_start.studies": (list(conf.warm_start.studies), []),
         "tuning.warm_start.mlflow": (conf.warm_start.mlflow, False),
         "tuning.warm_start.rules": (conf.warm_start.rules, False),

@@ -15,10 +15,10 @@ from fedprivacy.config.schema import CellConfig, TuningConf
 from fedprivacy.result import CellResult, write_result
 from fedprivacy.sweep.worker import logged
 from fedprivacy.tuning.floor import Floor
-from fedprivacy.tuning.outcome import OUTCOME, Outcome, claim_of
+from fedprivacy.tuning.outcome import OUTCOME, Outcome, claim_of, outcome_of
 from fedprivacy.tuning.ownership import owned
 from fedprivacy.tuning.planning import Infeasible, TrialCell, plan_cell
-from fedprivacy.tuning.reach import reach
+from fedprivacy.tuning.reach import collapsed_between, reach
 from fedprivacy.tuning.rules import (
     COLLAPSED,
     FAR,
@@ -115,13 +115,34 @@ class TrialRunner:
         usual, own, factor = reach(self.config), reach(config), self.conf.pruning.reach
         if not factor or usual is None or own is None:
             return
+        moved = f"all steps together can move the weights by {own:.3g}"
         if not usual / factor <= own <= usual * factor:
             raise Infeasible(
-                f"all steps together can move the weights by {own:.3g}, the defaults' by "
-                f"{usual:.3g}: a factor beyond tuning.pruning.reach={factor:g}",
+                f"{moved}, the defaults' by {usual:.3g}: a factor beyond "
+                f"tuning.pruning.reach={factor:g}",
                 config,
                 FAR,
             )
+        between = self._collapsed_between(own)
+        if between and len(between) >= self.conf.pruning.between:
+            raise Infeasible(
+                f"{moved}; with {between[0]:.3g} to {between[-1]:.3g}, nearer to what survived, "
+                f"{len(between)} trials collapsed (tuning.pruning.between)",
+                config,
+                FAR,
+            )
+
+    def _collapsed_between(self, own: float) -> tuple[float, ...]:
+        """See ``reach.collapsed_between``: of this study's trials, where all have one budget."""
+        if self.conf.mode != "budget" or not self.conf.pruning.between:
+            return ()
+        outcomes = map(outcome_of, self.study.get_trials(deepcopy=False))
+        known = [
+            (outcome.reach, outcome.collapsed)
+            for outcome in outcomes
+            if outcome is not None and outcome.reach is not None and outcome.status != "failed"
+        ]
+        return collapsed_between(own, known)
 
     def _train(self, trial: optuna.Trial, cell: TrialCell, folder: Path) -> Outcome:
         """Run the cells of the trial's seeds, until one shows that it is not worth it."""
@@ -165,6 +186,7 @@ class TrialRunner:
             noise_multiplier=getattr(cell.config.algorithm, "noise_multiplier", None),
             claim=claim_of(results),
             below_floor=below,
+            reach=reach(cell.config),
             cell_rounds=sum(len(result.rounds) for result in results),
             seconds=round(sum(result.timing_s.get("total", 0.0) for result in results), 3),
         )

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 ORIGIN = "origin"
 _REFERENCE_EPSILON = 8.0
 _MOST_RUNS = 1000
-_AROUND, _TRIES = 8.0, 20
+_AROUND, _TRIES = 4.0, 40
 _SAMPLING = ("algorithm.sampling_rate", "federation.local_epochs", "federation.rounds")
 
 log = logging.getLogger(__name__)

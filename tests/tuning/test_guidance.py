@@ -17,7 +17,7 @@ from fedprivacy.tuning.collapse_map import collapse_map
 from fedprivacy.tuning.floor import Floor
 from fedprivacy.tuning.importance import collapse_importance, most_important, score_importance
 from fedprivacy.tuning.outcome import Outcome, outcome_of
-from fedprivacy.tuning.recommendation import Candidate, candidates, choose, front
+from fedprivacy.tuning.recommendation import candidates, front
 from fedprivacy.tuning.study_figures import front_figure, history_figure
 
 FLOOR = Floor(0.6, 0.95, 0.5, "made up")
@@ -115,37 +115,3 @@ def test_one_parameter_has_no_map(made: ModuleType) -> None:
     for trial in trials:
         trial.params = {"federation.lr": trial.params["federation.lr"]}
     assert collapse_map(trials, made.SPACE, "x") is None
-
-
-# -------------------------------------------------------------------------- recommendation
-
-
-def candidate(score: float, epsilon: float, confirmed: tuple[float, ...] = (), below: float = -1.0):
-    outcome = Outcome(
-        "ok", score=score, scores=(score,), standard_error=0.02, epsilon=epsilon, budget=epsilon,
-        below_floor=-0.1, cell_rounds=8,
-    )  # fmt: skip
-    return Candidate(0, {}, outcome, confirmed, below)
-
-
-def test_fresh_seeds_decide_and_not_the_luck_of_the_search(compose) -> None:
-    conf = compose().tuning
-    lucky, steady = candidate(0.95, 3.0, (0.80, 0.82)), candidate(0.90, 3.0, (0.89, 0.91))
-    assert choose([lucky, steady], replace(conf, mode="budget")) is steady
-    assert steady.score == pytest.approx(0.90)
-
-
-def test_the_floor_must_hold_on_fresh_seeds(compose) -> None:
-    conf = replace(compose().tuning, mode="floor")
-    fell, held = candidate(0.7, 0.5, (0.5,), below=0.1), candidate(0.7, 0.9, (0.7,), below=-0.1)
-    assert not fell.feasible
-    assert choose([fell, held], conf) is held
-    assert choose([fell], conf) is fell  # nothing held: said to be infeasible, not hidden
-
-
-def test_a_front_recommends_the_least_epsilon_within_one_standard_error(compose) -> None:
-    conf = replace(compose().tuning, mode="front")
-    points = [candidate(0.80, 1.0), candidate(0.89, 3.0), candidate(0.90, 8.0)]
-    assert choose(points, conf) is points[1]
-    assert front([*points, candidate(0.85, 5.0)]) == points
-    assert choose([], conf) is None

@@ -13,7 +13,6 @@ from fedprivacy.tuning.planning import (
     check_space,
     plan_cell,
 )
-from fedprivacy.tuning.reach import reach
 from fedprivacy.tuning.space import read_space
 
 COMPOSER = Composer(("dataset=wisconsin", "federation.rounds=2"))
@@ -57,15 +56,6 @@ def test_a_space_of_raw_schedules_and_unproved_filters_is_refused() -> None:
     )
     with pytest.raises(ConfigError, match="some setting of the space can meet"):
         check_budget(COMPOSER, space, 3.0)
-
-
-def test_reach_counts_steps_rate_clip_and_momentum(compose) -> None:
-    base = ("federation.lr=0.1", "federation.momentum=0.5", "federation.rounds=3",
-            "federation.local_epochs=2", "algorithm.sampling_rate=0.5")  # fmt: skip
-    assert reach(compose(*base, "algorithm.max_grad_norm=2")) == pytest.approx(0.1 * 2 * 12 / 0.5)
-    automatic = compose(*base, "algorithm.max_grad_norm=2", "algorithm.clipping=automatic")
-    assert reach(automatic) == pytest.approx(0.1 * 12 / 0.5)
-    assert reach(compose("algorithm=none")) is None
 
 
 def test_mechanisms_of_two_units_are_not_compared() -> None:
