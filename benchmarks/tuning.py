@@ -43,7 +43,7 @@ from fedprivacy.tuning.space import Value
 from fedprivacy.tuning.trial import TrialRunner
 
 BUDGET = 3.0
-FRESH_SEEDS = (9001, 9002, 9003)
+FRESH_SEEDS = tuple(range(9001, 9011))
 REACHED = 0.95
 ARMS: dict[str, list[str]] = {
     "tuner": [],

@@ -670,7 +670,7 @@ class TuningConf:
     seeds: int = 1
     floor: float | None = None
     twin: bool = True
-    confirm: int = 4
+    confirm: int = 5
     confirm_seeds: int = 3
     publish: str = "all"
     max_failed: int = 5

@@ -143,7 +143,9 @@ class DpSgd:
         check_strength(task.strength, self.name)
         model, loss = task.parameters.model, task.loss
         contribution = Contribution(self._clipping, self.augmentations)
-        engine = build_engine(self.grad_engine, model, loss, contribution, self.physical_batch)
+        engine = build_engine(
+            self.grad_engine, model, loss, contribution, self.physical_batch, task.x.shape[1:]
+        )
         ensure_certified(model, loss, task.x, task.y, engine, self._bound, contribution)
         if self.augmentations > 1:
             views = Augmentation(self.augmentations, self.jitter, self.shift)

@@ -61,6 +61,17 @@ class Candidate:
         return self.outcome.score
 
     @property
+    def assured(self) -> float:
+        """What can be relied on: ``score`` less the standard error of the mean over all its runs.
+
+        Settings at the edge of collapse score well now and then; that runs differ gives them away.
+        """
+        if not self.confirmed:
+            return self.score
+        runs = [*self.confirmed, *(score for score in self.outcome.scores if score is not None)]
+        return self.score - (statistics.stdev(runs) / len(runs) ** 0.5 if runs[1:] else 0.0)
+
+    @property
     def epsilon(self) -> float:
         """Total of one run, upper bound, proved."""
         assert self.outcome.epsilon is not None
@@ -152,7 +163,7 @@ def confirm(
         seed = config.seed + _FRESH + lap
         racing = [_with_seed(c, seed, config, composer, floor, record) for c in racing]
         if conf.mode == "budget" and lap + 1 < conf.confirm_seeds:
-            racing.sort(key=lambda c: (not c.feasible, -c.score))
+            racing.sort(key=lambda c: (not c.feasible, -c.assured))
             out[:0] = racing[_half(len(racing)) :]
             racing = racing[: _half(len(racing))]
     return racing + out
@@ -209,9 +220,9 @@ def _run(
 def choose(found: Sequence[Candidate], conf: TuningConf) -> Candidate | None:
     """The candidate to recommend; None where there is none at all.
 
-    budget: the best score, of those that came through the whole race. floor: the least epsilon
-    that holds on fresh seeds. front: the least epsilon whose score is within one standard error of
-    the best.
+    budget: the best score less its standard error, of those that came through the whole race.
+    floor: the least epsilon that holds on fresh seeds. front: the least epsilon whose score is
+    within one standard error of the best.
     """
     if not found:
         return None
@@ -222,8 +233,8 @@ def choose(found: Sequence[Candidate], conf: TuningConf) -> Candidate | None:
         if not any(candidate.feasible for candidate in found):
             return max(feasible, key=lambda c: c.score)
         return min(feasible, key=lambda c: c.epsilon)
-    best = max(feasible, key=lambda c: c.score)
     if conf.mode == "budget":
-        return best
+        return max(feasible, key=lambda c: c.assured)
+    best = max(feasible, key=lambda c: c.score)
     enough = best.score - (best.outcome.standard_error or 0.0)
     return min((c for c in feasible if c.score >= enough), key=lambda c: c.epsilon)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 ORIGIN = "origin"
 _REFERENCE_EPSILON = 8.0
 _MOST_RUNS = 1000
-_AROUND, _TRIES = 4.0, 40
+_AROUND, _TRIES = 2.5, 60
 _SAMPLING = ("algorithm.sampling_rate", "federation.local_epochs", "federation.rounds")
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,8 @@ def _rules(config: CellConfig, space: SearchSpace, composer: Composer) -> Iterat
     if (scaled := _scaled_rate(usual, space, budget)) is not None:
         yield scaled, "learning rate in proportion to epsilon (Panda et al. 2024)"
     if (loud := _loudest(usual, space, composer, budget)) is not None:
-        yield loud, "largest q sqrt(T) / sigma (Sander et al. 2023)"
+        loud = _as_far(loud, usual, space, composer)
+        yield loud, "largest q sqrt(T) / sigma (Sander et al. 2023), as far as the defaults"
         if (both := _scaled_rate(loud, space, budget)) is not None:
             yield both, "largest q sqrt(T) / sigma, learning rate in proportion to epsilon"
 
@@ -151,7 +152,7 @@ def _spread(
     for _ in range(_TRIES * wanted):
         settings = space.suggest(source)
         try:
-            far = reach(from_plain(to_plain_config(composer.compose(settings).node)))
+            far = _reach(composer, settings)
         except ConfigError:
             continue
         if far is not None and usual / _AROUND <= far <= usual * _AROUND:
@@ -173,6 +174,24 @@ def _scaled_rate(
     if parameter is None or not isinstance(rate, int | float):
         return None
     return {**settings, "federation.lr": parameter.nearest(rate * budget / _REFERENCE_EPSILON)}
+
+
+def _as_far(
+    settings: dict[str, Value], usual: Mapping[str, Value], space: SearchSpace, composer: Composer
+) -> dict[str, Value]:
+    """The same settings with the learning rate that reaches as far as the defaults do.
+
+    Fewer steps at the same rate would leave the model where it began, see ``reach``.
+    """
+    parameter, rate = space.get("federation.lr"), settings.get("federation.lr")
+    own, wanted = (_reach(composer, each) for each in (settings, usual))
+    if parameter is None or not isinstance(rate, int | float) or not own or not wanted:
+        return settings
+    return {**settings, "federation.lr": parameter.nearest(rate * wanted / own)}
+
+
+def _reach(composer: Composer, settings: Mapping[str, Value]) -> float | None:
+    return reach(from_plain(to_plain_config(composer.compose(settings).node)))
 
 
 def _loudest(

@@ -76,6 +76,18 @@ def test_half_of_the_field_drops_out_after_each_seed(compose, run: list) -> None
     assert choose(found, conf).trial == 54
 
 
+def test_a_setting_whose_runs_differ_is_not_relied_on(compose) -> None:
+    conf = replace(compose().tuning, mode="budget")
+    wild, steady = (
+        candidate(0.95, 3.0, (0.97, 0.80, 0.99)),
+        candidate(0.93, 3.0, (0.90, 0.92, 0.91)),
+    )
+    assert wild.score > steady.score
+    assert choose([wild, steady], conf) is steady
+    assert steady.assured < steady.score == pytest.approx(0.91)
+    assert candidate(0.95, 3.0).assured == 0.95  # one run says nothing of its own error
+
+
 def test_a_setting_that_dropped_out_does_not_come_back(compose) -> None:
     conf = replace(compose().tuning, mode="budget")
     dropped, through = candidate(0.9, 3.0, (0.90,)), candidate(0.9, 3.0, (0.91, 0.85))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
@@ -29,19 +30,33 @@ _IN_CHUNKS: dict[str, Callable[..., GradEngine]] = {
 CHOICES: tuple[str, ...] = ("auto", *ENGINES)
 
 
-def fastest_engine(model: nn.Module) -> str:
-    """What ``auto`` stands for, as measured on one CPU thread.
+_LARGE = {nn.Conv1d: 2**14, nn.Conv2d: 2**14, nn.Conv3d: 2**17}
+"""Scalars of a record from which one at a time is faster than in chunks, on one CPU thread."""
 
-    All-Linear networks: bookkeeping (1.0 to 1.5 times a plain step; Opacus' hooks 7 to 28).
-    Convolutions: vmap (0.9 to 1.6; loop 0.9 on full volumes, up to 5 on small ones). Anything
-    else: loop, which is right for every layer and needs the least memory.
+
+def fastest_engine(model: nn.Module, record: Sequence[int] | None = None) -> str:
+    """What ``auto`` stands for, as measured on one CPU thread (``benchmarks/dpsgd_step.py``).
+
+    All-Linear networks: bookkeeping (1.1 to 1.3 times a plain step; Opacus' hooks 45 to 53).
+    Convolutions: vmap (1.1 to 1.5), but for large records loop (0.8 on images of 128x128, 1.1 on
+    volumes of 48x60x48, where it needs less memory than a plain step; up to 5 on small ones). On
+    other devices always vmap: one record at a time does not fill them. Anything else: loop, which
+    is right for every layer and needs the least memory.
+
+    Args:
+        model: the model.
+        record: shape of one record; None: a small one.
     """
     if linear_layers(model) is not None:
         return "bookkeeping"
     modules = list(model.modules())
     convolutions = any(isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d) for m in modules)
     recurrent = any(isinstance(m, nn.RNNBase) for m in modules)
-    return "vmap" if convolutions and not recurrent else "loop"
+    if not convolutions or recurrent:
+        return "loop"
+    large = min(size for kind, size in _LARGE.items() if any(isinstance(m, kind) for m in modules))
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    return "loop" if on_cpu and math.prod(record or ()) >= large else "vmap"
 
 
 def build_engine(
@@ -50,6 +65,7 @@ def build_engine(
     loss: Loss,
     contribution: Contribution = PLAIN,
     physical_batch: int | None = None,
+    record: Sequence[int] | None = None,
 ) -> GradEngine:
     """The engine ``name`` (``auto`` chooses) over a model; cheap, so built anew each round.
 
@@ -60,6 +76,7 @@ def build_engine(
         contribution: the clipping rule and the views of a record; every engine has them all.
         physical_batch: records at a time; None: what suits the engine. The loop takes one record
             at a time in any case.
+        record: shape of one record, which ``auto`` chooses by.
 
     Raises:
         ConfigError: unknown name.
@@ -72,7 +89,7 @@ def build_engine(
             f"one of {', '.join(CHOICES)}",
             "algorithm.grad_engine=auto",
         )
-    chosen = fastest_engine(model) if name == "auto" else name
+    chosen = fastest_engine(model, record) if name == "auto" else name
     if chosen in _IN_CHUNKS:
         return _IN_CHUNKS[chosen](model, loss, chunk=physical_batch, contribution=contribution)
     return LoopEngine(model, loss, contribution)

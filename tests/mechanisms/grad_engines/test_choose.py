@@ -20,6 +20,21 @@ def test_auto_by_model(make_case, case: str, engine: str) -> None:
     assert build_engine("auto", built.model, built.loss).name == engine
 
 
+@pytest.mark.parametrize(
+    ("case", "record", "engine"),
+    [
+        ("mlp", (10**6,), "bookkeeping"),
+        ("density_cnn", (1, 64, 64), "vmap"),
+        ("density_cnn", (1, 128, 128), "loop"),
+        ("unet3d", (1, 24, 30, 24), "vmap"),
+        ("unet3d", (1, 48, 60, 48), "loop"),
+    ],
+)
+def test_auto_by_the_size_of_a_record(make_case, case: str, record: tuple, engine: str) -> None:
+    built = make_case(case)
+    assert build_engine("auto", built.model, built.loss, record=record).name == engine
+
+
 def test_auto_falls_back_to_the_loop() -> None:
     recurrent = nn.ModuleList([nn.Conv1d(1, 1, 3), nn.GRU(3, 3)])
     assert fastest_engine(recurrent) == "loop"
@@ -39,7 +54,7 @@ def test_unknown_engine_is_refused(make_case) -> None:
 
 
 @pytest.mark.parametrize(
-    ("record", "chunk"), [((28,), 64), ((1, 64, 64), 16), ((1, 48, 60, 48), 2), ((0,), 64)]
+    ("record", "chunk"), [((28,), 16), ((1, 64, 64), 16), ((1, 48, 60, 48), 2), ((0,), 16)]
 )
 def test_vmap_chunks(record: tuple[int, ...], chunk: int) -> None:
     assert chunk_for(torch.Size(record).numel()) == chunk
