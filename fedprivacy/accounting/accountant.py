@@ -12,6 +12,7 @@ from itertools import groupby
 from fedprivacy.accounting import pld
 from fedprivacy.accounting.events import Event
 from fedprivacy.accounting.history import History, history
+from fedprivacy.accounting.hockey_stick import epsilon_at
 from fedprivacy.accounting.units import NEIGHBOURING, Neighbouring
 from fedprivacy.errors import AccountingError
 
@@ -144,10 +145,10 @@ def _bound(parts: History | None, delta: float, neighbouring: Neighbouring) -> B
     if not parts:
         return Bound(0.0, 0.0)
     interval = pld.interval_for(parts, neighbouring, INTERVAL)
-    value = pld.composed(parts, neighbouring, interval).get_epsilon_for_delta(delta)
+    value = epsilon_at(pld.composed(parts, neighbouring, interval), delta)
     if value < FINE_BELOW:
         interval = pld.interval_for(parts, neighbouring, FINE_INTERVAL)
-        value = pld.composed(parts, neighbouring, interval).get_epsilon_for_delta(delta)
+        value = epsilon_at(pld.composed(parts, neighbouring, interval), delta)
     return Bound(float(value), interval)
 
 
@@ -180,7 +181,7 @@ def _running(
     for parts in rounds:
         if parts:
             total = total.compose(pld.composed(parts, neighbouring, interval))
-        value = float(total.get_epsilon_for_delta(delta))
+        value = epsilon_at(total, delta)
         yield value
         if value >= stop:
             return

@@ -24,6 +24,7 @@ from fedprivacy.accounting.accountant import (
 )
 from fedprivacy.accounting.events import Event
 from fedprivacy.accounting.history import History, history
+from fedprivacy.accounting.hockey_stick import deltas_at, epsilon_at
 from fedprivacy.accounting.units import Neighbouring
 
 Array = NDArray[np.float64]
@@ -116,7 +117,7 @@ def _profile(parts: History, neighbouring: Neighbouring) -> Profile:
         return NOTHING_RELEASED
     interval = pld.interval_for(parts, neighbouring, INTERVAL)
     distribution = pld.composed(parts, neighbouring, interval)
-    if distribution.get_epsilon_for_delta(1e-5) < FINE_BELOW:
+    if epsilon_at(distribution, 1e-5) < FINE_BELOW:
         interval = pld.interval_for(parts, neighbouring, FINE_INTERVAL)
         distribution = pld.composed(parts, neighbouring, interval)
     largest = _largest(distribution)
@@ -127,7 +128,7 @@ def _profile(parts: History, neighbouring: Neighbouring) -> Profile:
     multiples = np.unique(np.linspace(0, steps, min(steps + 1, POINTS)).round())
     epsilons = multiples * interval
     with np.errstate(over="ignore", invalid="ignore"):
-        deltas = np.asarray(distribution.get_delta_for_epsilon(list(epsilons)), dtype=float)
+        deltas = deltas_at(distribution, epsilons)
     deltas = np.clip(_known(deltas), 0.0, 1.0)
     return Profile(epsilons, np.maximum.accumulate(deltas[::-1])[::-1])
 
@@ -139,7 +140,7 @@ def _largest(distribution: pld.Pld) -> float | None:
     below. Where the profile ends, its last delta holds for every larger epsilon.
     """
     deltas = [MIN_DELTA * 10.0**power for power in range(round(-math.log10(MIN_DELTA)))]
-    found = (float(distribution.get_epsilon_for_delta(delta)) for delta in deltas)
+    found = (epsilon_at(distribution, delta) for delta in deltas)
     return next((epsilon for epsilon in found if math.isfinite(epsilon)), None)
 
 

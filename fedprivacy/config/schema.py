@@ -586,7 +586,7 @@ class PruningConf:
     min_snr: float = 0.02
     snr_rounds: int = 0
     reach: float = 30.0
-    between: int = 2
+    between: int = 1
 
 
 @dataclass(frozen=True)

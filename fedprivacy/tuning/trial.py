@@ -127,7 +127,7 @@ class TrialRunner:
         if between and len(between) >= self.conf.pruning.between:
             raise Infeasible(
                 f"{moved}; with {between[0]:.3g} to {between[-1]:.3g}, nearer to what survived, "
-                f"{len(between)} trials collapsed (tuning.pruning.between)",
+                f"{len(between)} collapsed already (tuning.pruning.between)",
                 config,
                 FAR,
             )

@@ -63,7 +63,7 @@ def runner(compose) -> TrialRunner:
 
 def test_beyond_what_collapsed_nothing_is_trained(compose, runner: TrialRunner) -> None:
     lower = compose(*WORDS, "federation.lr=0.015")
-    with pytest.raises(Infeasible, match=r"2 trials collapsed \(tuning.pruning.between\)"):
+    with pytest.raises(Infeasible, match=r"2 collapsed already \(tuning.pruning.between\)"):
         runner._check_reach(lower)
     runner._check_reach(compose(*WORDS, "federation.lr=0.05"))
     runner._check_reach(compose(*WORDS, "federation.lr=0.5"))

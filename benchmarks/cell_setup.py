@@ -1,0 +1,133 @@
+"""What a cell costs beside its training: composition and set-up, accounting, tracking.
+
+``set-up`` is everything of a warm cell but training, scoring and accounting: Hydra composes the
+whole configuration, it is checked, the cell's folder is written, data are found in the cache, sites
+arranged, the result written. ``planned`` is the same for a cell of a sweep, which composes once for
+each choice of groups. ``accounting`` is the privacy statement of a cell of 100 rounds and three
+sites, all caches emptied first; ``accounting, decaying`` the same with another noise in every
+round, which is 100 distributions instead of one. ``tracking`` is the cell's run in a SQLite store
+of MLflow, beside a cell of two seconds.
+
+    python benchmarks/cell_setup.py [--turns 9] [--json FILE]
+
+Ends with status 1 if a median misses its target: 0.25 s, 0.3 s, 5 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import logging
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from fedprivacy.cell import run_cell
+from fedprivacy.config.composer import Composer
+from fedprivacy.config.composition import hydra_ready
+from fedprivacy.config.loading import to_cell_config
+from fedprivacy.config.store import register
+from fedprivacy.result import CellResult
+from fedprivacy.sweep.plan import checked
+from fedprivacy.tracking.store import Recorder, prepare_store
+
+CELL_S = 2.0
+AT_MOST = {"set-up": 0.25, "planned": 0.25, "accounting": 0.3, "tracking": 0.05 * CELL_S}
+WORDS = ("dataset=wisconsin", "algorithm=dpsgd", "privacy=seeded", "tracking.enabled=false")
+_INSIDE = ("train", "evaluate", "account")
+
+
+def set_up_s(composer: Composer, seed: int, folder: Path) -> tuple[float, CellResult]:
+    """Seconds of a cell beside training, scoring and accounting."""
+    started = time.perf_counter()
+    with hydra_ready():
+        composed = composer.compose_words([f"seed={seed}", "federation.rounds=3"])
+    config = to_cell_config(composed.node)
+    own = folder / checked(config)
+    composed.write(own)
+    result = run_cell(config, own, overrides=composed.overrides)
+    wall = time.perf_counter() - started
+    return wall - sum(result.timing_s.get(part, 0.0) for part in _INSIDE), result
+
+
+def accounting_s(folder: Path, *more: str) -> float:
+    """Seconds of the accounting of 100 rounds, from empty caches."""
+    with hydra_ready():
+        composed = Composer(WORDS).compose_words(["federation.rounds=100", *more])
+    config = to_cell_config(composed.node)
+    for module in [
+        m for name, m in sys.modules.items() if name.startswith("fedprivacy.accounting")
+    ]:
+        for cached in vars(module).values():
+            if isinstance(cached, functools._lru_cache_wrapper):
+                cached.cache_clear()
+    return float(run_cell(config, folder / "hundred").timing_s["account"])
+
+
+def measure(turns: int, folder: Path) -> dict[str, list[float]]:
+    """Seconds of each part in each turn."""
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    prepare_store(uri, "bench")
+    record = Recorder(uri=uri, experiment="bench", sweep_id="bench", enabled=True)
+    planned = Composer(WORDS)
+    seconds: dict[str, list[float]] = {}
+    for turn in range(turns + 1):
+        found: dict[str, float] = {}
+        found["set-up"], result = set_up_s(Composer(WORDS), 2 * turn, folder)
+        found["planned"], _ = set_up_s(planned, 2 * turn + 1, folder)
+        started = time.perf_counter()
+        record(result, folder / result.cell_id)
+        found["tracking"] = time.perf_counter() - started
+        found["accounting"] = accounting_s(folder)
+        if turn % 4 == 0:
+            found["accounting, decaying"] = accounting_s(folder, "schedule.decay=0.99")
+        if turn:  # the first turn warms up
+            for key, value in found.items():
+                seconds.setdefault(key, []).append(value)
+    return seconds
+
+
+def main() -> int:
+    """Measure, print and keep the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    register()
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = measure(args.turns, Path(folder))
+    rows = {
+        key: {
+            "median_s": round(statistics.median(values), 4),
+            "spread_s": [round(min(values), 4), round(max(values), 4)],
+            "at_most_s": AT_MOST.get(key),
+        }
+        for key, values in seconds.items()
+    }
+    for key, row in rows.items():
+        print(key, row)
+    if args.json:
+        content = {
+            "name": "cell_setup",
+            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}",
+            "turns": args.turns,
+            "parts": rows,
+        }
+        args.json.write_text(json.dumps(content, indent=1) + "\n")
+    missed = [key for key, most in AT_MOST.items() if statistics.median(seconds[key]) > most]
+    for key in missed:
+        print(f"missed: {key} took {rows[key]['median_s']} s, at most {AT_MOST[key]} were meant")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
