@@ -93,6 +93,6 @@ def _deltas(losses: Floats, probs: Floats, infinite: float, epsilons: Floats) ->
     above = np.searchsorted(-losses, -epsilons, side="left")
     # Beyond epsilon 709 exp(epsilon) overflows; its product with the mass need not. A mass that has
     # become 0, or less by the rounding of a convolution, leaves an upper bound.
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         found = upper[above] - np.exp(epsilons + np.log(np.maximum(lower[above], 0.0)))
     return np.where(np.isposinf(epsilons), infinite, found)
