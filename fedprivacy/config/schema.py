@@ -418,14 +418,16 @@ class EngineConf:
     """What runs the Flower apps.
 
     Attributes:
-        name: inprocess or ray.
+        name: inprocess, processes or ray.
         timeout_s: a site that has not answered after this time fails the cell.
         torch_threads: CPU threads of one site's training.
+        workers: of engine=processes; 0: as many as there are cores.
     """
 
     name: str = MISSING
     timeout_s: float = 3600.0
     torch_threads: int = 1
+    workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -595,7 +597,7 @@ class WarmStartConf:
 
     Attributes:
         rules: start with the defaults and with rules of thumb.
-        spread: settings drawn at random among those that reach about as far as the defaults do.
+        spread: random settings that reach a few times as far as the defaults do, or less far.
         studies: folders of earlier studies or sweeps of the same dataset.
         mlflow: look for earlier runs of the same dataset in ``tracking.uri``.
         most: settings taken over from earlier results, the best first.

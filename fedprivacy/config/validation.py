@@ -103,8 +103,9 @@ def in_range(
 def _check_run(config: CellConfig) -> None:
     one_of("device", config.device, DEVICES)
     resolve_device(config.device)
-    one_of("engine.name", config.engine.name, ("inprocess", "ray"))
+    one_of("engine.name", config.engine.name, ("inprocess", "processes", "ray"))
     in_range("engine.timeout_s", config.engine.timeout_s, above=0)
+    in_range("engine.workers", config.engine.workers, least=0)
     in_range("engine.torch_threads", config.engine.torch_threads, least=1)
     in_range("seed", config.seed, least=0)
     in_range("sweep.workers", config.sweep.workers, least=1)

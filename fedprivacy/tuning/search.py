@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,17 +13,19 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from fedprivacy.config.composer import Composer
-from fedprivacy.config.loading import to_cell_config
-from fedprivacy.config.schema import CellConfig
+from fedprivacy.config.loading import to_cell_config, to_plain_config
+from fedprivacy.config.schema import CellConfig, PruningConf
+from fedprivacy.config.serialization import from_plain
 from fedprivacy.errors import ConfigError
 from fedprivacy.sweep.plan import checked
 from fedprivacy.tuning.floor import Floor, Recorder, find_floor
 from fedprivacy.tuning.outcome import Outcome
 from fedprivacy.tuning.planning import check_budget, check_one_kind, check_space
 from fedprivacy.tuning.progress import StudyProgress
+from fedprivacy.tuning.reach import reach
 from fedprivacy.tuning.recommendation import candidates
 from fedprivacy.tuning.search_price import RANDOM, draw_trials
-from fedprivacy.tuning.space import SearchSpace, read_space
+from fedprivacy.tuning.space import SearchSpace, Value, read_space
 from fedprivacy.tuning.storage import open_storage, study_lock
 from fedprivacy.tuning.study import check_tuning, open_study
 from fedprivacy.tuning.trial import TrialRunner
@@ -32,6 +35,8 @@ from fedprivacy.tuning.worker import count, work
 if TYPE_CHECKING:
     import optuna
     from optuna.storages import BaseStorage
+
+    from fedprivacy.tuning.reach_sampler import Reach
 
 FLOOR, WARM, DRAWN = "floor", "warm", "n_trials"
 
@@ -105,6 +110,24 @@ def _budgets(config: CellConfig) -> list[float]:
     return [tuning.epsilon_range[1]]
 
 
+def reaching(config: CellConfig, composer: Composer) -> Reach | None:
+    """How far settings of the study reach, and the range in which it looks; None: undefined."""
+    from fedprivacy.tuning.reach_sampler import Reach
+
+    usual = reach(config)
+    if usual is None:
+        return None
+    factor = config.tuning.pruning.reach or PruningConf().reach
+
+    def of(settings: Mapping[str, Value]) -> float | None:
+        try:
+            return reach(from_plain(to_plain_config(composer.compose(settings).node)))
+        except ConfigError:
+            return None
+
+    return Reach(of, usual / factor, usual * factor)
+
+
 def _whole_keys(base: object, config: CellConfig) -> frozenset[str]:
     """Searched keys whose configured value is a whole number."""
     found = set()
@@ -135,7 +158,7 @@ def open_search(
     tuning = config.tuning
     storage = open_storage(tuning)
     with study_lock(tuning):
-        study = open_study(config, space, storage, tuning.sampler_seed)
+        study = open_study(config, space, storage, tuning.sampler_seed, reaching(config, composer))
         known = study.user_attrs.get(FLOOR)
         if known is not None:
             floor = Floor(**known)

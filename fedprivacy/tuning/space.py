@@ -12,6 +12,7 @@ from fedprivacy.errors import ConfigError
 Value = float | int | str | bool | None
 
 EPSILON = "epsilon"
+RATE = "federation.lr"
 """The budget of a trial, where the mode searches it."""
 
 _FIXED = ("seed", "device", "tuning", "hydra", "tracking", "sweep", "engine", "privacy", "audit")
@@ -171,8 +172,9 @@ def read_space(
     known = {p.key: p for p in parameters}
     for parameter in parameters:
         _check_when(parameter, known)
-    # A group before the keys inside it, and whatever decides a parameter before the parameter.
-    ordered = sorted(parameters, key=lambda p: (_depth(p, known), "." in p.key))
+    # A group before the keys inside it, whatever decides a parameter before the parameter, and the
+    # learning rate last: what it should be depends on all others, see ``reach_sampler``.
+    ordered = sorted(parameters, key=lambda p: (p.key == RATE, _depth(p, known), "." in p.key))
     return SearchSpace(tuple(ordered))
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
 
+    from fedprivacy.tuning.reach_sampler import Reach
+
 CONTRACT = "contract"
 MODES = ("budget", "floor", "front")
 FRONTS = ("union", "multi")
@@ -39,9 +41,20 @@ def directions(conf: TuningConf) -> list[Literal["minimize", "maximize"]]:
 
 
 def open_study(
-    config: CellConfig, space: SearchSpace, storage: BaseStorage, seed: int | None
+    config: CellConfig,
+    space: SearchSpace,
+    storage: BaseStorage,
+    seed: int | None,
+    reach: Reach | None = None,
 ) -> optuna.Study:
     """Make the study, or go on with the one of that name.
+
+    Args:
+        config: the configuration as typed.
+        space: what is searched.
+        storage: where the study is kept.
+        seed: of the sampler; None: from the operating system.
+        reach: how far settings reach, where a sampler may go by it.
 
     Raises:
         ConfigError: the study of that name searches something else.
@@ -53,7 +66,7 @@ def open_study(
         storage=storage,
         study_name=conf.name,
         directions=directions(conf),
-        sampler=_sampler(conf, seed),
+        sampler=_sampler(conf, seed, reach),
         pruner=_pruner(conf),
         load_if_exists=True,
     )
@@ -207,7 +220,7 @@ def _check_best_only(conf: TuningConf) -> None:
             )
 
 
-def _sampler(conf: TuningConf, seed: int | None) -> BaseSampler:
+def _sampler(conf: TuningConf, seed: int | None, reach: Reach | None) -> BaseSampler:
     from optuna.samplers import GPSampler, RandomSampler, TPESampler
 
     # Workers that share a study must not all begin with the same settings.
@@ -218,7 +231,12 @@ def _sampler(conf: TuningConf, seed: int | None) -> BaseSampler:
         warnings.simplefilter("ignore")  # of Optuna, about its own experiments
         if conf.sampler == "gp":
             return GPSampler(seed=seed)
-        return TPESampler(seed=seed, n_startup_trials=10, warn_independent_sampling=False)
+        tpe = TPESampler(seed=seed, n_startup_trials=10, warn_independent_sampling=False)
+    if reach is None or conf.mode != "budget":
+        return tpe
+    from fedprivacy.tuning.reach_sampler import ReachSampler
+
+    return ReachSampler(tpe, reach, seed)
 
 
 def _pruner(conf: TuningConf) -> BasePruner:

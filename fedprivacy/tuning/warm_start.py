@@ -26,7 +26,7 @@ from fedprivacy.result import RESULT_FILE, CellResult, read_result
 from fedprivacy.tracking.connection import TrackingError, check, client
 from fedprivacy.tuning.planning import Infeasible, plan_cell
 from fedprivacy.tuning.reach import reach
-from fedprivacy.tuning.space import EPSILON, SearchSpace, Value
+from fedprivacy.tuning.space import EPSILON, RATE, SearchSpace, Value
 
 if TYPE_CHECKING:
     import optuna
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 ORIGIN = "origin"
 _REFERENCE_EPSILON = 8.0
 _MOST_RUNS = 1000
-_AROUND, _TRIES = 2.5, 60
+_AROUND, _CLOSE, _TRIES = 2.5, 1.1, 60
+_LADDER = (3.0, 1.0, 0.5, 2.0, 6.0, 1.0)
+"""How far the first random settings reach, beside the defaults."""
 _SAMPLING = ("algorithm.sampling_rate", "federation.local_epochs", "federation.rounds")
 
 log = logging.getLogger(__name__)
@@ -68,7 +70,7 @@ def starts(config: CellConfig, space: SearchSpace, composer: Composer) -> Iterat
         for settings, origin in _rules(config, space, composer):
             yield {**settings, **searched}, origin
     for settings in _spread(config, space, composer):
-        yield {**settings, **searched}, "at random, about as far as the defaults reach"
+        yield {**settings, **searched}, "at random, a few times as far as the defaults"
     earlier = itertools.chain(
         _from_folders(config, space, tuning.warm_start.studies), _from_mlflow(config, space)
     )
@@ -92,10 +94,9 @@ def _rules(config: CellConfig, space: SearchSpace, composer: Composer) -> Iterat
     if (scaled := _scaled_rate(usual, space, budget)) is not None:
         yield scaled, "learning rate in proportion to epsilon (Panda et al. 2024)"
     if (loud := _loudest(usual, space, composer, budget)) is not None:
-        loud = _as_far(loud, usual, space, composer)
+        # Fewer steps at the same rate would leave the model where it began.
+        loud = _reaching(_reach(composer, usual), loud, space, composer)
         yield loud, "largest q sqrt(T) / sigma (Sander et al. 2023), as far as the defaults"
-        if (both := _scaled_rate(loud, space, budget)) is not None:
-            yield both, "largest q sqrt(T) / sigma, learning rate in proportion to epsilon"
 
 
 def usual_settings(space: SearchSpace, composer: Composer) -> dict[str, Value]:
@@ -143,23 +144,32 @@ class _AtRandom:
 def _spread(
     config: CellConfig, space: SearchSpace, composer: Composer
 ) -> Iterator[dict[str, Value]]:
-    """Random settings that can move the weights about as far as the defaults can."""
+    """Random settings that reach as far as the defaults do, or a few times further or less far.
+
+    Without a learning rate to set, those of many random settings that reach about as far.
+    """
     usual, wanted = reach(config), config.tuning.warm_start.spread
     if usual is None:
         return
     seed = config.tuning.sampler_seed if config.tuning.sampler_seed is not None else config.seed
-    source = _AtRandom(np.random.default_rng([seed, 3]))
+    source, found = _AtRandom(np.random.default_rng([seed, 3])), 0
     for _ in range(_TRIES * wanted):
-        settings = space.suggest(source)
+        if found == wanted:
+            return
         try:
+            settings = space.suggest(source)
+            if space.get(RATE) is not None:
+                goal = usual * _LADDER[found % len(_LADDER)]
+                settings = _reaching(goal, settings, space, composer)
+                near = _CLOSE
+            else:
+                goal, near = usual, _AROUND
             far = _reach(composer, settings)
         except ConfigError:
             continue
-        if far is not None and usual / _AROUND <= far <= usual * _AROUND:
+        if far is not None and goal / near <= far <= goal * near:
+            found += 1
             yield settings
-            wanted -= 1
-        if wanted <= 0:
-            return
 
 
 def _scaled_rate(
@@ -170,24 +180,21 @@ def _scaled_rate(
     Panda, Tang, Sehwag, Mahloujifar & Mittal 2024 (arXiv 2212.04486). A default is taken as right
     at epsilon 8.
     """
-    parameter, rate = space.get("federation.lr"), settings.get("federation.lr")
+    parameter, rate = space.get(RATE), settings.get(RATE)
     if parameter is None or not isinstance(rate, int | float):
         return None
-    return {**settings, "federation.lr": parameter.nearest(rate * budget / _REFERENCE_EPSILON)}
+    return {**settings, RATE: parameter.nearest(rate * budget / _REFERENCE_EPSILON)}
 
 
-def _as_far(
-    settings: dict[str, Value], usual: Mapping[str, Value], space: SearchSpace, composer: Composer
+def _reaching(
+    goal: float | None, settings: dict[str, Value], space: SearchSpace, composer: Composer
 ) -> dict[str, Value]:
-    """The same settings with the learning rate that reaches as far as the defaults do.
-
-    Fewer steps at the same rate would leave the model where it began, see ``reach``.
-    """
-    parameter, rate = space.get("federation.lr"), settings.get("federation.lr")
-    own, wanted = (_reach(composer, each) for each in (settings, usual))
-    if parameter is None or not isinstance(rate, int | float) or not own or not wanted:
+    """The same settings with the learning rate that reaches as far, see ``reach``."""
+    parameter, rate = space.get(RATE), settings.get(RATE)
+    own = _reach(composer, settings)
+    if parameter is None or not isinstance(rate, int | float) or not own or not goal:
         return settings
-    return {**settings, "federation.lr": parameter.nearest(rate * wanted / own)}
+    return {**settings, RATE: parameter.nearest(rate * goal / own)}
 
 
 def _reach(composer: Composer, settings: Mapping[str, Value]) -> float | None:

@@ -60,6 +60,7 @@ from fedprivacy.errors import ConfigError
         (["device=tpu"], "device"),
         (["seed=-1"], "seed"),
         (["engine.timeout_s=0"], "engine.timeout_s"),
+        (["engine=processes", "engine.workers=-1"], "engine.workers"),
         (["sweep.workers=0"], "sweep.workers"),
         (["collapse.fraction=1.5"], "collapse.fraction"),
     ],

@@ -11,7 +11,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedprivacy.federation.client_app import evaluate_site, guarded, train_site
-from fedprivacy.federation.engines.inprocess import task_identity
+from fedprivacy.federation.engines.local_grid import task_identity
 from fedprivacy.federation.run import FederationOutcome
 from fedprivacy.federation.site import close_runtime
 

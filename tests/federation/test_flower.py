@@ -19,7 +19,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.errors import ClientFailure
 from fedprivacy.federation import client_app
-from fedprivacy.federation.engines.inprocess import task_identity
+from fedprivacy.federation.engines.local_grid import task_identity
 from fedprivacy.federation.flower import process_state_kept, quiet_flower
 from fedprivacy.federation.run import run_federation
 

@@ -6,35 +6,31 @@ worker thread, so that a site that hangs can be given up on.
 
 from __future__ import annotations
 
-import copy
 import ctypes
-import itertools
 import queue
 import threading
 import traceback
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterable
 
-from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid, ServerApp
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
+from flwr.serverapp import ServerApp
 
 from fedprivacy.config.schema import EngineConf
 from fedprivacy.federation.engines.base import RunConfig
+from fedprivacy.federation.engines.local_grid import (
+    CLIENT_ERROR,
+    SERVER_NODE,
+    LocalGrid,
+    private_copy,
+    running,
+    task_identity,
+)
 from fedprivacy.federation.flower import quiet_flower
 from fedprivacy.federation.site import close_runtime
 from fedprivacy.threads import SITE_THREAD
 
-FIRST_NODE = 1001
-_SERVER_NODE = 1
-_CLIENT_ERROR = 0
 _STOP_WITHIN_S = 2.0
-_run_ids = itertools.count(1)
-# Flower's task identity and the runtime of a cell belong to the process: one run at a time.
-_running = threading.RLock()
 
 
 class _Stop:
@@ -99,7 +95,7 @@ class SiteThread:
         self._thread.join(wait_s)
 
 
-class InProcessGrid(Grid):  # type: ignore[misc]
+class InProcessGrid(LocalGrid):
     """A Flower grid whose nodes are calls of the ClientApp.
 
     Args:
@@ -112,45 +108,8 @@ class InProcessGrid(Grid):  # type: ignore[misc]
     """
 
     def __init__(self, client_app: ClientApp, sites: int, run_config: RunConfig) -> None:
-        self.lost = False
-        self._run = Run.create_empty(run_id=next(_run_ids))
-        self._ids = itertools.count(1)
-        self._replies: dict[str, Message] = {}
+        super().__init__(sites, run_config)
         self._thread = SiteThread(client_app)
-        self._contexts = {
-            FIRST_NODE + index: Context(
-                run_id=self._run.run_id,
-                node_id=FIRST_NODE + index,
-                node_config={"partition-id": index, "num-partitions": sites},
-                state=RecordDict(),
-                run_config=dict(run_config),
-            )
-            for index in range(sites)
-        }
-
-    def set_run(self, run: Run) -> None:
-        """Adopt another run."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """The run of this grid."""
-        return self._run
-
-    def get_node_ids(self) -> Iterable[int]:
-        """All nodes: they are there from the start."""
-        return list(self._contexts)
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """A message of this run."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -175,12 +134,9 @@ class InProcessGrid(Grid):  # type: ignore[misc]
         return replies
 
     def _deliver(self, message: Message, timeout: float) -> Message | None:
-        metadata = message.metadata
-        metadata.__dict__["_run_id"] = self._run.run_id
-        metadata.__dict__["_message_id"] = str(next(self._ids))
-        context = self._contexts[metadata.dst_node_id]
-        # Messages of a round share their records; without a copy a site could see another's.
-        private = Message(_copied(message.content), metadata=metadata)
+        self.stamp(message)
+        context = self.contexts[message.metadata.dst_node_id]
+        private = private_copy(message)
         try:
             answer = self._thread.call(private, context, timeout)
         except queue.Empty:
@@ -193,17 +149,7 @@ class InProcessGrid(Grid):  # type: ignore[misc]
             if isinstance(answer, BaseException)
             else f"the app returned {type(answer).__name__}, not a Message"
         )
-        return Message(Error(_CLIENT_ERROR, reason), reply_to=private)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Deliver now; the replies wait to be pulled."""
-        delivered = self.send_and_receive(messages)
-        self._replies.update((r.metadata.reply_to_message_id, r) for r in delivered)
-        return [reply.metadata.reply_to_message_id for reply in delivered]
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Replies to the given messages that have not been pulled yet."""
-        return [self._replies.pop(key) for key in message_ids if key in self._replies]
+        return Message(Error(CLIENT_ERROR, reason), reply_to=private)
 
     def close(self) -> None:
         """End the site thread."""
@@ -212,32 +158,6 @@ class InProcessGrid(Grid):  # type: ignore[misc]
     def abandon(self) -> None:
         """End the site thread in the middle of its work, if that is possible in a short time."""
         self._thread.abandon(_STOP_WITHIN_S)
-
-
-def _copied(content: RecordDict) -> RecordDict:
-    """Records of its own for one site; what they hold and cannot be changed stays shared."""
-    private = content.copy()
-    for key, record in content.items():
-        own = record.copy()
-        for name, value in record.items():
-            if isinstance(record, ArrayRecord) or isinstance(value, list):
-                own[name] = copy.copy(value)
-        private[key] = own
-    return private
-
-
-@contextmanager
-def task_identity(run_id: int) -> Iterator[None]:
-    """Give this process the identity that Flower's messages ask for, and take it back."""
-    saved: dict[str, Any] = {
-        name: getattr(TaskIdentity, name) for name in ("_task_id", "_run_id", "_node_id")
-    }
-    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, run_id, _SERVER_NODE
-    try:
-        yield
-    finally:
-        for name, value in saved.items():
-            setattr(TaskIdentity, name, value)
 
 
 class InProcessEngine:
@@ -259,11 +179,11 @@ class InProcessEngine:
 
     def run(self, sites: int, run_config: RunConfig, conf: EngineConf) -> RecordDict:
         """See ``Engine.run``. Runs in other threads wait for their turn."""
-        with _running:
+        with running():
             grid = InProcessGrid(self.client_app, sites, run_config)
             context = Context(
                 run_id=grid.run.run_id,
-                node_id=_SERVER_NODE,
+                node_id=SERVER_NODE,
                 node_config={},
                 state=RecordDict(),
                 run_config=dict(run_config),

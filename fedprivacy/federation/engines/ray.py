@@ -24,7 +24,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedprivacy.config.schema import EngineConf
 from fedprivacy.errors import ClientFailure, ConfigError
 from fedprivacy.federation.engines.base import RunConfig
-from fedprivacy.federation.engines.inprocess import task_identity
+from fedprivacy.federation.engines.local_grid import task_identity
 from fedprivacy.federation.flower import process_state_kept, quiet_flower
 
 log = logging.getLogger(__name__)
