@@ -31,11 +31,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fedprivacy.mechanisms.flat_gradient import flat_gradient
 from fedprivacy.mechanisms.grad_engines.choose import build_engine, fastest_engine
 from fedprivacy.models.density_cnn import DensityCnn
 from fedprivacy.models.mlp import Mlp
 from fedprivacy.models.unet3d import UNet3d
+from fedprivacy.training.flat_gradient import flat_gradient
 from fedprivacy.training.losses import LOSSES, Loss
 from fedprivacy.training.parameters import FlatParameters
 

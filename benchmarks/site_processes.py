@@ -14,6 +14,7 @@ times the bare loop on a machine with two idle cores.
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import os
@@ -48,10 +49,15 @@ shared.SITES, shared.ROWS = SITES, ROWS
 app = ClientApp()
 
 
+@functools.cache
+def _install(cell: str) -> None:
+    shared.install(loads(cell))
+
+
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """The package's own sites, in a process that has no files of these records."""
-    shared.install(loads(str(context.run_config[CELL])))
+    _install(str(context.run_config[CELL]))
     return client_app.app(message, context)
 
 

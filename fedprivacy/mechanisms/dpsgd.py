@@ -15,7 +15,6 @@ from fedprivacy.mechanisms.adaptive_clip import ClipRule, default_count_noise, g
 from fedprivacy.mechanisms.augmentation import Augmentation, AugmentedEngine
 from fedprivacy.mechanisms.base import Placement, Protected, Release
 from fedprivacy.mechanisms.dpsgd_ranges import check_settings
-from fedprivacy.mechanisms.flat_gradient import flat_gradient
 from fedprivacy.mechanisms.grad_engines.base import GradEngine, physical_batches
 from fedprivacy.mechanisms.grad_engines.certificate import ensure_certified
 from fedprivacy.mechanisms.grad_engines.choose import build_engine
@@ -30,6 +29,7 @@ from fedprivacy.mechanisms.sampling import (
     step_batches,
 )
 from fedprivacy.mechanisms.weight_average import WeightAverage
+from fedprivacy.training.flat_gradient import flat_gradient
 from fedprivacy.training.plain import train_plain
 from fedprivacy.training.task import LocalTask, Trained
 
@@ -159,7 +159,7 @@ class DpSgd:
         weights, losses, stds, sizes = task.parameters.flat, [], [], []
         average = WeightAverage(self.ema, weights)
         with flat_gradient(task.parameters) as gradient:
-            optimizer = task.optimizer.build(task.parameters)
+            optimizer = task.optimizer.build(task.parameters, gradient)
             for step, batch in enumerate(self._batches(task, steps), start=1):
                 sizes.append(len(batch))
                 clipped = engine.clipped_sum(task.x[batch], task.y[batch], bound)

@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from fedprivacy.training.flat_gradient import flat_gradient
 from fedprivacy.training.task import LocalTask, Trained
 
 
@@ -17,19 +18,20 @@ def plain_steps(n: int, batch_size: int, local_epochs: float) -> int:
 def train_plain(task: LocalTask) -> Trained:
     """Train on shuffled batches of ``task.batch_size`` for ``task.local_epochs`` epochs."""
     model, loss_of = task.parameters.model, task.loss
-    optimizer = task.optimizer.build(task.parameters)
     generator = task.streams.torch("batches")
     n = len(task.x)
     steps = plain_steps(n, task.batch_size, task.local_epochs)
     losses: list[torch.Tensor] = []
-    while len(losses) < steps:
-        order = torch.randperm(n, generator=generator).to(task.x.device)
-        for batch in torch.split(order, task.batch_size):
-            optimizer.zero_grad(set_to_none=True)
-            loss = loss_of(model(task.x[batch]), task.y[batch])
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            losses.append(loss.detach())
-            if len(losses) == steps:
-                break
+    with flat_gradient(task.parameters) as gradient:
+        optimizer = task.optimizer.build(task.parameters, gradient)
+        while len(losses) < steps:
+            order = torch.randperm(n, generator=generator).to(task.x.device)
+            for batch in torch.split(order, task.batch_size):
+                gradient.zero_()
+                loss = loss_of(model(task.x[batch]), task.y[batch])
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                losses.append(loss.detach())
+                if len(losses) == steps:
+                    break
     return Trained(steps=steps, loss=float(torch.stack(losses).mean()))

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
+from fedprivacy.training.flat_sgd import FlatSgd
 from fedprivacy.training.losses import Loss
 from fedprivacy.training.parameters import FlatParameters
 from fedprivacy.training.randomness import Streams
+
+
+class LocalOptimizer(Protocol):
+    """Moves the weights by the gradient that the parameters hold."""
+
+    def step(self) -> object:
+        """One step."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -25,12 +35,16 @@ class OptimizerSpec:
     lr: float
     momentum: float = 0.0
 
-    def build(self, parameters: FlatParameters) -> torch.optim.Optimizer:
-        """The optimiser over the model's parameters."""
-        tensors = list(parameters.model.parameters())
+    def build(self, parameters: FlatParameters, gradient: torch.Tensor) -> LocalOptimizer:
+        """The optimiser over the model's parameters.
+
+        Args:
+            parameters: that are moved.
+            gradient: ``(d,)`` whose parts are the parameters' gradients, see ``flat_gradient``.
+        """
         if self.name == "sgd":
-            return torch.optim.SGD(tensors, lr=self.lr, momentum=self.momentum)
-        return torch.optim.Adam(tensors, lr=self.lr)
+            return FlatSgd(parameters.flat, gradient, self.lr, self.momentum)
+        return torch.optim.Adam(list(parameters.model.parameters()), lr=self.lr)
 
 
 @dataclass(frozen=True)

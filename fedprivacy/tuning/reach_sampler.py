@@ -98,9 +98,7 @@ class ReachSampler(BaseSampler):
         import optuna
 
         within = FloatDistribution(self._reach.low, self._reach.high, log=True)
-        sampler = TPESampler(
-            n_startup_trials=_STARTUP, gamma=_good, seed=(self._seed + number) % 2**32
-        )
+        sampler = TPESampler(n_startup_trials=_STARTUP, seed=(self._seed + number) % 2**32)
         study = optuna.create_study(direction="maximize", sampler=sampler)
         for far, score in known:
             if within.low <= far <= within.high and math.isfinite(score):
@@ -124,8 +122,3 @@ class ReachSampler(BaseSampler):
     ) -> None:
         """As the inner sampler's."""
         self._inner.after_trial(study, trial, state, values)
-
-
-def _good(trials: int) -> int:
-    """How many of so many trials count as good: a quarter, where scores are noisy and few."""
-    return max(2, math.ceil(trials / 4))

@@ -1,4 +1,4 @@
-"""All gradients of a model as one vector, so that noise is one draw and the clipped sum one add."""
+"""All gradients of a model as one vector: noise is one draw, a step of the optimiser one add."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 import torch
 
-from fedprivacy.mechanisms.grad_engines.base import split_views
 from fedprivacy.training.parameters import FlatParameters
 
 
@@ -16,9 +15,9 @@ def flat_gradient(parameters: FlatParameters) -> Iterator[torch.Tensor]:
     """One ``(d,)`` vector whose parts are the parameters' ``.grad``; taken away afterwards."""
     tensors = list(parameters.model.parameters())
     gradient = torch.zeros_like(parameters.flat)
-    views = split_views(gradient, [tensor.shape for tensor in tensors])
-    for tensor, view in zip(tensors, views, strict=True):
-        tensor.grad = view
+    parts = torch.split(gradient, [tensor.numel() for tensor in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.grad = part.view_as(tensor)
     try:
         yield gradient
     finally:
