@@ -35,7 +35,7 @@ ORIGIN = "origin"
 _REFERENCE_EPSILON = 8.0
 _MOST_RUNS = 1000
 _AROUND, _CLOSE, _TRIES = 2.5, 1.1, 60
-_LADDER = (3.0, 1.0, 0.5, 2.0, 6.0, 1.0)
+_LADDER = (3.0, 1.0, 2.0, 1.0, 0.5, 4.0)
 """How far the first random settings reach, beside the defaults."""
 _SAMPLING = ("algorithm.sampling_rate", "federation.local_epochs", "federation.rounds")
 
