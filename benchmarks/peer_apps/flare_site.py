@@ -1,0 +1,45 @@
+"""What a client of NVIDIA FLARE runs: one local epoch a round."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import nvflare.client as flare
+import torch
+from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
+
+sys.path.insert(0, sys.argv[1])
+from work import Net, records, train
+
+ROWS, NOTES = int(sys.argv[2]), Path(sys.argv[3])
+
+
+def main() -> None:
+    """Train whenever the server asks."""
+    torch.set_num_threads(1)
+    flare.init()
+    name = flare.get_site_name()
+    index = int(name.rsplit("-", 1)[1])
+    (x, y), model = records(index, ROWS), Net()
+    while flare.is_running():
+        received = flare.receive()
+        if received is None:
+            break
+        number = received.current_round
+        with (NOTES / f"{name}.txt").open("a") as file:
+            file.write(f"{number} {time.time()}\n")
+        model.load_state_dict({k: torch.as_tensor(v) for k, v in received.params.items()})
+        train(model, x, y, torch.Generator().manual_seed(1000 * number + index))
+        params = {k: v.clone() for k, v in model.state_dict().items()}
+        flare.send(
+            FLModel(
+                params=params, params_type=ParamsType.FULL, meta={"NUM_STEPS_CURRENT_ROUND": ROWS}
+            )
+        )
+        with (NOTES / f"{name}.txt").open("a") as file:
+            file.write(f"{number} {time.time()}\n")
+
+
+main()

@@ -1,0 +1,91 @@
+"""fedprivacy, on the engine named in the environment."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from work import BATCH, COLUMNS, HELD_OUT, RATE, Clock, accuracy, arguments, records, tell
+from work import Net as Peer
+
+import fedprivacy
+from fedprivacy.config.composition import compose_cell, hydra_ready
+from fedprivacy.config.loading import to_cell_config
+from fedprivacy.config.schema import CellConfig
+from fedprivacy.data import cache
+from fedprivacy.data.base import FederatedData, SiteData
+from fedprivacy.federation import client_app
+from fedprivacy.federation.engines.ray import RayEngine
+from fedprivacy.federation.run import run_federation
+from fedprivacy.federation.site import close_runtime
+
+args = arguments()
+engine = os.environ.get("FEDPRIVACY_ENGINE", "inprocess")
+torch.set_num_threads(1)
+
+
+def data() -> FederatedData:
+    """The same records; a few of the last ones stand for the held-out ones, which nobody scores."""
+
+    def site(index: int) -> SiteData:
+        x, y = records(index + 1, args.rows)
+        names = np.array([f"{index}-{row}" for row in range(args.rows)])
+        return SiteData(f"site-{index}", x, y.long(), x[-16:], y[-16:].long(), names, names[-16:])
+
+    return FederatedData(
+        name="peers", task="binary", n_classes=2, input_shape=(COLUMNS,), metric="accuracy",
+        sites=tuple(site(index) for index in range(args.sites)), synthetic=True,
+        fingerprint="peers",
+    )  # fmt: skip
+
+
+def configuration() -> CellConfig:
+    """The cell."""
+    words = [
+        "algorithm=none", "dataset=higgs", "dataset.source=synthetic",
+        f"dataset.n_sites={args.sites}", "model=mlp", "model.hidden=[64,64]",
+        f"federation.rounds={args.rounds}", "federation.local_epochs=1",
+        f"federation.batch_size={BATCH}", f"federation.lr={RATE}", "federation.momentum=0",
+        "device=cpu", "engine.torch_threads=1",
+    ]  # fmt: skip
+    with hydra_ready():
+        return to_cell_config(compose_cell(words))
+
+
+def sites(config: CellConfig) -> ClientApp:
+    """The package's sites, for actors that have not been given the records."""
+    app = ClientApp()
+
+    def handle(message: Message, context: Context) -> Message:
+        cache._loaded.setdefault(cache.dataset_key(config.dataset), data())
+        return client_app.app(message, context)
+
+    app.train()(handle)
+    return app
+
+
+def run(config: CellConfig) -> torch.Tensor:
+    """All rounds; the final weights."""
+    close_runtime()
+    chosen = RayEngine(client_app=sites(config)) if engine == "ray" else None
+    return run_federation(config, evaluate=False, engine=chosen).weights["vector"]
+
+
+if __name__ == "__main__":
+    config = configuration()
+    cache._loaded[cache.dataset_key(config.dataset)] = data()
+    weights, clock = None, Clock()
+    if engine != "ray":  # Ray starts anew for each run: it is never warm
+        weights = run(config)
+    for _ in range(args.repeats):
+        with clock:
+            weights = run(config)
+    assert weights is not None
+    assert HELD_OUT
+    model = Peer()
+    torch.nn.utils.vector_to_parameters(weights, model.parameters())
+    version = fedprivacy.__version__
+    tell(f"fedprivacy {engine}", version, clock.runs, args.rounds, accuracy(model))

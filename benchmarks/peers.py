@@ -1,0 +1,212 @@
+"""The same federated training on fedprivacy and on its peers, in one run on one machine.
+
+MLP 28-64-64-1, batches of 256, one local epoch, FedAvg by examples, one torch thread, the same
+records and initial weights everywhere (``peer_apps/work.py``). Peers are installed in environments
+of their own: pfl-research's simulator without metrics of single users, NVIDIA FLARE's simulator
+with as many threads as clients and its polling lowered to 0.05 s, Flower on Ray through our own
+``engine=ray``. Total wall time is that of 10 clients x 5 rounds of 5,000 records, per-round time
+that of 20 and of 100 clients with 500 records. Runs take turns. pfl-research, the bare loop and
+ours run warm, once before the clock starts; FLARE and Ray start anew for each run, so that FLARE's
+start and stop are quoted apart, and its rounds are timed from the first client's start of a round
+to the next.
+
+    python benchmarks/peers.py [--turns 5] [--envs outputs/peers] [--json FILE]
+
+Ends with status 1 if ours is not ahead of each peer by the median, or if final accuracies of the
+large case differ by more than 3 points.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedprivacy.training.randomness import derive_seed
+
+APPS = Path(__file__).resolve().parent / "peer_apps"
+INSTALLED = {
+    "pfl-research": ("pfl", ["pfl[pytorch]==0.6.0", "torch==2.13.0"]),
+    "NVIDIA FLARE": ("flare", ["nvflare==2.9.0", "torch==2.13.0"]),
+}
+CASES = {
+    "10x5": {"sites": 10, "rounds": 5, "rows": 5000},
+    "20": {"sites": 20, "rounds": 3, "rows": 500},
+    "100": {"sites": 100, "rounds": 3, "rows": 500},
+}
+TOTAL, ALIKE = "10x5", 0.03
+_TIMEOUT_S = 600
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What is compared.
+
+    Attributes:
+        script: of ``peer_apps``.
+        warm: whether it runs several times in one process, after one that is thrown away.
+        engine: of fedprivacy.
+    """
+
+    script: str
+    warm: bool
+    engine: str = "inprocess"
+
+
+CONTENDERS = {
+    "bare loop": Contender("run_bare.py", True),
+    "fedprivacy": Contender("run_ours.py", True),
+    "pfl-research": Contender("run_pfl.py", True),
+    "NVIDIA FLARE": Contender("run_flare.py", False),
+    "Flower on Ray": Contender("run_ours.py", False, "ray"),
+}
+
+
+def install(envs: Path) -> dict[str, str]:
+    """Python of each peer's own environment, made if it is not there; why not, where it fails."""
+    found = {}
+    for peer, (name, packages) in INSTALLED.items():
+        python = envs / name / "bin/python"
+        if not python.exists():
+            venv.create(envs / name, with_pip=True)
+            done = subprocess.run(
+                [python, "-m", "pip", "install", "-q", *packages], capture_output=True, text=True
+            )
+            if done.returncode:
+                shutil.rmtree(envs / name)
+                found[peer] = "not installed: " + done.stderr.strip().splitlines()[-1]
+                continue
+        found[peer] = str(python)
+    return found
+
+
+def run(python: str, contender: Contender, case: dict[str, int]) -> dict[str, Any] | str:
+    """What one process measured; why it did not, in words."""
+    with tempfile.TemporaryDirectory() as scratch:
+        words = [word for key, value in case.items() for word in (f"--{key}", str(value))]
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PEER_SEED": str(derive_seed(0, "init")),
+            "FEDPRIVACY_ENGINE": contender.engine,
+        }
+        command = [python, str(APPS / contender.script), *words, "--scratch", f"{scratch}/run"]
+        try:
+            done = subprocess.run(
+                command, cwd=scratch, env=environment, capture_output=True, text=True,
+                timeout=_TIMEOUT_S,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return f"no end within {_TIMEOUT_S} s"
+    results = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if not results:
+        return (done.stderr.strip() or done.stdout.strip()).splitlines()[-1][:300]
+    found: dict[str, Any] = json.loads(results[0].removeprefix("RESULT "))
+    return found
+
+
+def measure(pythons: dict[str, str], turns: int, slow_turns: int) -> dict[str, Any]:
+    """Results of each contender in each case."""
+    found: dict[str, Any] = {}
+    for case_name, case in CASES.items():
+        for turn in range(turns):
+            names = list(CONTENDERS)[:: 1 - 2 * (turn % 2)]
+            for name in names:
+                contender = CONTENDERS[name]
+                if not contender.warm and turn >= slow_turns:
+                    continue
+                python = pythons.get(name, sys.executable)
+                got = run(python, contender, case) if Path(python).exists() else python
+                found.setdefault(case_name, {}).setdefault(name, []).append(got)
+                print(f"{case_name:>5} {name:<14} {_said(got)}", flush=True)
+    return found
+
+
+def _said(got: dict[str, Any] | str) -> str:
+    return got if isinstance(got, str) else f"{got['wall_s'][0]:.3f} s, accuracy {got['accuracy']}"
+
+
+def summary(found: dict[str, Any]) -> dict[str, Any]:
+    """Medians, spread, and each contender's time over ours."""
+    rows: dict[str, Any] = {}
+    for case, by_name in found.items():
+        key = "wall_s" if case == TOTAL else "round_s"
+        medians: dict[str, float] = {}
+        for name, runs in by_name.items():
+            good = [one for one in runs if isinstance(one, dict)]
+            if not good:
+                rows.setdefault(case, {})[name] = {"failed": runs[0]}
+                continue
+            times = [_net(one, key) for one in good]
+            medians[name] = statistics.median(times)
+            rows.setdefault(case, {})[name] = {
+                "median_s": round(medians[name], 4),
+                "spread_s": [round(min(times), 4), round(max(times), 4)],
+                "runs": len(times),
+                "accuracy": good[0]["accuracy"],
+                "version": good[0]["version"],
+                **{k: v for k, v in good[0].items() if k == "start_and_stop_s"},
+            }
+        for name, median in medians.items():
+            rows[case][name]["times_ours"] = round(median / medians["fedprivacy"], 3)
+    return rows
+
+
+def _net(one: dict[str, Any], key: str) -> float:
+    """Seconds of a run or a round; of FLARE's rounds the median, start and stop left out."""
+    if key == "round_s" and "spans_s" in one:
+        return statistics.median(one["spans_s"])
+    return float(one[key][0])
+
+
+def faults(rows: dict[str, Any]) -> list[str]:
+    """Where ours is not ahead of a peer, and where the arithmetic differs."""
+    found = []
+    for case, by_name in rows.items():
+        for name, row in by_name.items():
+            if "failed" in row:
+                found.append(f"{case}: {name}: {row['failed']}")
+            elif name not in ("bare loop", "fedprivacy") and row["times_ours"] <= 1:
+                found.append(f"{case}: {name} takes {row['times_ours']} times ours")
+    reached = [row["accuracy"] for row in rows[TOTAL].values() if "accuracy" in row]
+    if max(reached) - min(reached) > ALIKE:
+        found.append(f"final accuracies differ: {min(reached)} to {max(reached)}")
+    return found
+
+
+def main() -> int:
+    """Install, measure, print and keep the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--slow-turns", type=int, default=2, help="of FLARE and Ray")
+    parser.add_argument("--envs", type=Path, default=Path("outputs/peers"))
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    pythons = install(args.envs.resolve())
+    rows = summary(measure(pythons, args.turns, args.slow_turns))
+    result = {
+        "name": "peers",
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+        "turns": args.turns,
+        "cases": CASES,
+        "rows": rows,
+        "faults": faults(rows),
+    }
+    print(json.dumps(result, indent=1))
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    return 1 if result["faults"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
