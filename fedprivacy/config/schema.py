@@ -418,14 +418,17 @@ class EngineConf:
     """What runs the Flower apps.
 
     Attributes:
-        name: inprocess or ray.
+        name: inprocess, stacked or ray.
         timeout_s: a site that has not answered after this time fails the cell.
-        torch_threads: CPU threads of one site's training.
+        torch_threads: CPU threads of one site's training, or of a stack of sites.
+        precision: of forward and backward passes in a stack: float32 or bf16. Clipping, noise and
+            weights are float32 in any case, and so are sites that train one by one.
     """
 
     name: str = MISSING
     timeout_s: float = 3600.0
     torch_threads: int = 1
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,10 @@ class OptimizerSpec:
 
     def build(self, parameters: FlatParameters) -> torch.optim.Optimizer:
         """The optimiser over the model's parameters."""
-        tensors = list(parameters.model.parameters())
+        return self.over(list(parameters.model.parameters()))
+
+    def over(self, tensors: list[torch.Tensor]) -> torch.optim.Optimizer:
+        """The optimiser over some tensors."""
         if self.name == "sgd":
             return torch.optim.SGD(tensors, lr=self.lr, momentum=self.momentum)
         return torch.optim.Adam(tensors, lr=self.lr)
