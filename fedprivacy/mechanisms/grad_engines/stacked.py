@@ -91,7 +91,7 @@ class FunctionalSums:
         self, parameters: Parameters, x: torch.Tensor, y: torch.Tensor
     ) -> torch.Tensor:
         output = functional_call(self._gradients.model, parameters, (x.unsqueeze(0),))
-        return self._gradients.loss(output.float(), y.unsqueeze(0))
+        return self._gradients.loss(output.to(x.dtype), y.unsqueeze(0))
 
     def clipped(
         self, weights: torch.Tensor, batch: StackedBatch, max_norm: float, total: torch.Tensor

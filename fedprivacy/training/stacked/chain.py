@@ -79,11 +79,12 @@ def linear_chain(model: nn.Module) -> Chain | None:
     """
     if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
         return None
+    whole = nn.Sequential(model)  # a layer by itself is then traced as one, too
     try:
-        graph = fx.symbolic_trace(model).graph
+        graph = fx.symbolic_trace(whole).graph
     except Exception:  # a forward that cannot be traced can fail in any way
         return None
-    used = _modules_in_a_row(model, graph)
+    used = _modules_in_a_row(whole, graph)
     if used is None:
         return None
     starts, start = dict[int, int](), 0
@@ -144,7 +145,7 @@ class ChainGradients:
         Returns:
             ``(k,)`` the mean losses.
         """
-        share = batch.there / batch.there.sum(1, keepdim=True)
+        share = batch.shares(weights.dtype)
         losses, uses = self.uses(weights, batch)
         total.zero_()
         for use in uses:
@@ -171,10 +172,12 @@ class ChainGradients:
                     outputs.append(a)
                 else:
                     a = layer(a)
-            losses = self._loss_each(a.float().flatten(0, 1), batch.y.flatten(0, 1))
+        with torch.enable_grad():
+            logits = a.to(weights.dtype).flatten(0, 1)
+            losses = self._loss_each(logits, batch.y.flatten(0, 1))
             deltas = torch.autograd.grad(losses.sum(), outputs)
         uses = [
-            LayerUse(layer, seen.float(), delta.float())
+            LayerUse(layer, seen.to(weights.dtype), delta.to(weights.dtype))
             for layer, seen, delta in zip(self.layers, inputs, deltas, strict=True)
         ]
         return losses.detach().view(batch.there.shape), uses

@@ -57,7 +57,7 @@ class FunctionalGradients:
         Returns:
             ``(k,)`` the mean losses.
         """
-        share = batch.there / batch.there.sum(1, keepdim=True)
+        share = batch.shares(weights.dtype)
         with model_precision(self.precision, weights.device):
             gradients, losses = self._mean(self.parameters(weights), batch.x, batch.y, share)
         for name, part in self.parameters(total).items():
@@ -68,5 +68,5 @@ class FunctionalGradients:
         self, parameters: Parameters, x: torch.Tensor, y: torch.Tensor, share: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         output = functional_call(self.model, parameters, (x,))
-        loss = (self._loss_each(output.float(), y) * share).sum()
+        loss = (self._loss_each(output.to(x.dtype), y) * share).sum()
         return loss, loss.detach()

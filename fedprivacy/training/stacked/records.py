@@ -27,6 +27,11 @@ class StackedBatch:
         rows = slice(start, stop)
         return StackedBatch(self.x[:, rows], self.y[:, rows], self.there[:, rows])
 
+    def shares(self, dtype: torch.dtype) -> torch.Tensor:
+        """``(k, B)`` what each row counts in its site's mean: 0 for padding."""
+        there = self.there.to(dtype)
+        return there / there.sum(1, keepdim=True)
+
 
 @dataclass(frozen=True)
 class StackedRecords:
