@@ -28,10 +28,15 @@ def _smooth_cnn() -> nn.Module:
     )
 
 
+def _volumes() -> nn.Module:
+    return nn.Sequential(nn.Conv3d(1, 2, 3, padding=1), nn.GroupNorm(1, 2), nn.Conv3d(2, 2, 1))
+
+
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
     "mlp": (lambda: Mlp(6, [9, 5], 1), (6,), "binary"),
     "linear without bias": (lambda: nn.Linear(6, 3, bias=False), (6,), "multiclass"),
     "smooth cnn": (_smooth_cnn, (1, 6, 6), "multiclass"),
+    "volumes": (_volumes, (1, 3, 4, 3), "segmentation"),
     "density_cnn": (lambda: DensityCnn(1, [4, 8], 2, 3), (1, 8, 8), "multiclass"),
 }
 
@@ -57,8 +62,7 @@ class Sites:
         """The next round, from the average of the sites' weights."""
         number = self.tasks[0].streams.round_number + 1
         tasks = tuple(
-            replace(task, streams=replace(task.streams, round_number=number))
-            for task in self.tasks
+            replace(task, streams=replace(task.streams, round_number=number)) for task in self.tasks
         )
         return Sites(tasks, torch.stack([one.weights for one in outcomes]).mean(0))
 
@@ -77,13 +81,14 @@ def sites_of(
         torch.default_generator.manual_seed(5)
         parameters = FlatParameters(build())
     draws = torch.Generator().manual_seed(7)
-    classes = 2 if kind == "binary" else 3
+    classes = 3 if kind == "multiclass" else 2
+    mask = shape[1:] if kind == "segmentation" else ()
     tasks = tuple(
         LocalTask(
             parameters=parameters,
             loss=LOSSES[kind],
             x=torch.randn(n, *shape, generator=draws),
-            y=torch.randint(0, classes, (n,), generator=draws),
+            y=torch.randint(0, classes, (n, *mask), generator=draws),
             optimizer=optimizer or OptimizerSpec("sgd", 0.1, 0.9),
             batch_size=8,
             local_epochs=local_epochs,

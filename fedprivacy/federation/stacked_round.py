@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from flwr.app import Message
@@ -15,21 +16,30 @@ from fedprivacy.federation.site import CellRuntime, open_runtime
 from fedprivacy.mechanisms.base import Mechanism
 from fedprivacy.mechanisms.dpsgd import DpSgd
 from fedprivacy.mechanisms.dpsgd_stacked import train_dpsgd_stacked
-from fedprivacy.mechanisms.grad_engines.certificate import ensure_certified
+from fedprivacy.mechanisms.grad_engines.certificate import (
+    GRADIENT_TOLERANCE,
+    ensure_certified,
+)
 from fedprivacy.mechanisms.grad_engines.choose import fastest_engine
 from fedprivacy.mechanisms.grad_engines.clipping import CLIPPINGS, Contribution
 from fedprivacy.mechanisms.grad_engines.stacked import StackedEngine, StackedSums, stacked_sums
 from fedprivacy.mechanisms.guards import check_strength
 from fedprivacy.mechanisms.stacked import Stacked
 from fedprivacy.threads import use_threads
-from fedprivacy.training.stacked.functional import stacking_faults
+from fedprivacy.training.stacked.functional import (
+    FunctionalGradients,
+    gradient_faults,
+    stacking_faults,
+)
 from fedprivacy.training.stacked.gradients import StackedGradients, stacked_gradients
 from fedprivacy.training.stacked.plain import StackedOutcome, steps_of, train_plain_stacked
-from fedprivacy.training.stacked.records import StackedRecords
 from fedprivacy.training.task import LocalTask
 
 log = logging.getLogger(__name__)
 _STACKABLE_ENGINES = ("bookkeeping", "vmap")
+# Of a certified gradient in bf16, whose direction may differ; its norm may not.
+_COARSE_TOLERANCE = 0.5
+_mapping_faults: WeakKeyDictionary[CellRuntime, str] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -99,11 +109,25 @@ def _trained(
     pairs.sort(key=lambda pair: -steps_of(pair[1]))
     if not pairs:
         return []
+    if reason := _mapping_fault(runtime, pairs[0][1]):
+        runtime.tell_once(f"engine=stacked trains the sites one by one: {reason}")
+        return []
     outcomes = _outcomes(runtime, pairs)
     return [
         (one.partition, ReadyTraining(task, one.weights, outcome.weights, outcome.trained))
         for (one, task), outcome in zip(pairs, outcomes, strict=True)
     ]
+
+
+def _mapping_fault(runtime: CellRuntime, task: LocalTask) -> str:
+    """What ``torch.func`` gets wrong in the model's plain gradients, tried once; mostly nothing."""
+    if runtime not in _mapping_faults:
+        gradients = stacked_gradients(runtime.parameters.model, runtime.loss)
+        fault = ""
+        if isinstance(gradients, FunctionalGradients):
+            fault = gradient_faults(gradients, task.x, task.y)
+        _mapping_faults[runtime] = fault
+    return _mapping_faults[runtime]
 
 
 def _outcomes(
@@ -140,10 +164,14 @@ def _certified_sums(
     check_strength(task.strength, mechanism.name)
     rule = CLIPPINGS[mechanism.clipping]
     sums = stacked_sums(gradients, rule, mechanism.physical_batch)
-    model = task.parameters.model
-    engine = StackedEngine(model, sums, precision)
-    bound, _, _ = mechanism.step_scales(task.strength)
-    ensure_certified(model, task.loss, task.x, task.y, engine, bound, Contribution(rule))
+    model, (bound, _, _) = task.parameters.model, mechanism.step_scales(task.strength)
+    exact = stacked_sums(stacked_gradients(model, task.loss), rule, mechanism.physical_batch)
+    engines = [(StackedEngine(model, exact), GRADIENT_TOLERANCE)]
+    if precision != "float32":
+        engines.append((StackedEngine(model, sums, precision), _COARSE_TOLERANCE))
+    for engine, tolerance in engines:
+        contribution = Contribution(rule)
+        ensure_certified(model, task.loss, task.x, task.y, engine, bound, contribution, tolerance)
     return sums
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
@@ -18,6 +19,7 @@ from fedprivacy.training.stacked.precision import model_precision
 from fedprivacy.training.stacked.records import StackedBatch, StackedRecords
 
 _CHAIN_ROWS = {"cpu": 4096, "cuda": 1 << 17}
+_OTHER_SITE = 0.5
 _CUDA_RECORDS, _CUDA_SCALARS = 1024, 1 << 28
 
 
@@ -114,7 +116,7 @@ class FunctionalSums:
 
     def _at_once(self, weights: torch.Tensor, batch: StackedBatch) -> int:
         if weights.device.type == "cpu":
-            return chunk_for(batch.x[0, 0].numel())
+            return chunk_for(math.prod(batch.x.shape[2:]))
         return max(1, min(_CUDA_RECORDS, _CUDA_SCALARS // weights.shape[1]))
 
 
@@ -155,11 +157,12 @@ def _factors(
 class StackedEngine:
     """The stacked sums as a ``GradEngine``, for the start-up certificate to try.
 
-    Its batch is one site's, beside a site without records and with a row of padding: what leaks
-    into another site, or comes from padding, changes the sum.
+    Its batch is one site's, behind a row of padding, beside a site of other weights without
+    records: what leaks from one site into another, comes from padding, or takes a row's number for
+    a site's, changes the sum.
 
     Args:
-        model: whose weights both sites have.
+        model: whose weights the site has.
         sums: over that model.
         precision: of the model, for the name that the certificate is remembered by.
     """
@@ -171,10 +174,10 @@ class StackedEngine:
     def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: float) -> ClippedSum:
         """See ``GradEngine.clipped_sum``."""
         flat = torch.cat([p.detach().reshape(-1) for p in self._model.parameters()])
-        weights = flat.expand(2, -1).clone()
+        weights = torch.stack([flat, _OTHER_SITE * flat])
         records = StackedRecords.of([(x, y), (x[:0], y[:0])])
         index = torch.full((2, len(x) + 1), records.padding, device=x.device)
-        index[0, : len(x)] = torch.arange(len(x), device=x.device)
+        index[0, 1:] = torch.arange(len(x), device=x.device)
         total = torch.empty_like(weights)
         losses = self._sums.clipped(weights, records.batch(index), max_norm, total)
         return ClippedSum(total.sum(0), losses.sum())

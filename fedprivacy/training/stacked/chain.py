@@ -137,9 +137,7 @@ class ChainGradients:
         self._chain, self._precision = chain, precision
         self._loss_each = vmap(lambda out, y: loss(out.unsqueeze(0), y.unsqueeze(0)))
 
-    def mean(
-        self, weights: torch.Tensor, batch: StackedBatch, total: torch.Tensor
-    ) -> torch.Tensor:
+    def mean(self, weights: torch.Tensor, batch: StackedBatch, total: torch.Tensor) -> torch.Tensor:
         """Write the gradient of each site's mean loss into ``total`` ``(k, d)``.
 
         Returns:

@@ -18,9 +18,7 @@ from fedprivacy.training.task import LocalTask, Trained
 class MeanGradients(Protocol):
     """Gradients of many sites' mean losses: ``ChainGradients`` or ``FunctionalGradients``."""
 
-    def mean(
-        self, weights: torch.Tensor, batch: StackedBatch, total: torch.Tensor
-    ) -> torch.Tensor:
+    def mean(self, weights: torch.Tensor, batch: StackedBatch, total: torch.Tensor) -> torch.Tensor:
         """Write the gradients into ``total`` ``(k, d)``; return the ``(k,)`` mean losses."""
         ...
 
@@ -58,9 +56,7 @@ def train_plain_stacked(
         gradients: of the sites' model.
     """
     batches = [
-        list(
-            plain_batches(len(t.x), t.batch_size, steps_of(t), t.streams.torch("batches"))
-        )
+        list(plain_batches(len(t.x), t.batch_size, steps_of(t), t.streams.torch("batches")))
         for t in tasks
     ]
     plan = BatchPlan.of(batches, records)

@@ -39,15 +39,15 @@ class BatchPlan:
                 on the CPU; the sites with the most steps come first.
             records: of the sites.
         """
-        sizes = tuple(tuple(len(batch) for batch in of) for of in batches)
-        steps = tuple(len(of) for of in sizes)
+        sizes = tuple(tuple(len(batch) for batch in site) for site in batches)
+        steps = tuple(len(own) for own in sizes)
         total = steps[0]
         active = tuple(sum(taken > step for taken in steps) for step in range(total))
-        widths = tuple(max(of[step] for of in sizes[: active[step]]) for step in range(total))
+        widths = tuple(max(own[step] for own in sizes[: active[step]]) for step in range(total))
         index = torch.full((total, len(batches), max(widths)), records.padding)
-        for site, of in enumerate(batches):
+        for site, own in enumerate(batches):
             step, place = _places(sizes[site])
-            index[step, site, place] = torch.cat(list(of)) + records.starts[site]
+            index[step, site, place] = torch.cat(list(own)) + records.starts[site]
         device = records.x.device
         if device.type == "cuda":
             index = index.pin_memory()

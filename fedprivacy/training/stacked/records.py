@@ -57,8 +57,8 @@ class StackedRecords:
         for x in xs:
             starts.append(total)
             total += len(x)
-        x = torch.cat([*xs, torch.zeros_like(xs[0][:1])])
-        y = torch.cat([*ys, torch.zeros_like(ys[0][:1])])
+        x = torch.cat([*xs, xs[0].new_zeros(1, *xs[0].shape[1:])])
+        y = torch.cat([*ys, ys[0].new_zeros(1, *ys[0].shape[1:])])
         return StackedRecords(x, y, tuple(starts))
 
     @property

@@ -71,7 +71,9 @@ def test_the_layers_of_an_mlp_are_found_in_their_places() -> None:
     assert [layer.shape for layer in layers] == [(9, 6), (5, 9), (1, 5)]
     assert [type(module) for module in chain if not isinstance(module, ChainLayer)] == [nn.ReLU] * 2
     flat = torch.cat([p.detach().reshape(-1) for p in model.parameters()]).unsqueeze(0)
-    for layer, module in zip(layers, (m for m in model.layers if type(m) is nn.Linear), strict=True):
+    for layer, module in zip(
+        layers, (m for m in model.layers if type(m) is nn.Linear), strict=True
+    ):
         assert torch.equal(layer.weight_of(flat)[0], module.weight)
         assert torch.equal(layer.bias_of(flat)[0], module.bias)
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from several_sites import SIZES, Sites, largest_gap, one_by_one, sites_of
+from several_sites import MODELS, SIZES, Sites, largest_gap, one_by_one, sites_of
 from torch import nn
 
 from fedprivacy.training.plain import train_plain
-from fedprivacy.training.stacked.functional import stacking_faults
+from fedprivacy.training.stacked.functional import (
+    FunctionalGradients,
+    gradient_faults,
+    stacking_faults,
+)
 from fedprivacy.training.stacked.gradients import stacked_gradients
 from fedprivacy.training.stacked.plain import StackedOutcome, train_plain_stacked
 from fedprivacy.training.stacked.records import StackedBatch, StackedRecords
@@ -23,7 +29,7 @@ def stacked(sites: Sites, precision: str = "float32") -> list[StackedOutcome]:
     return train_plain_stacked(sites.tasks, sites.weights, sites.records, gradients)
 
 
-@pytest.mark.parametrize("model", ["mlp", "linear without bias", "smooth cnn", "density_cnn"])
+@pytest.mark.parametrize("model", sorted(MODELS))
 def test_gradients_are_those_of_each_site_alone(model: str) -> None:
     """In float64, where nothing but a wrong formula can make a difference."""
     sites = sites_of(model)
@@ -46,7 +52,7 @@ def test_gradients_are_those_of_each_site_alone(model: str) -> None:
         )
 
 
-@pytest.mark.parametrize("model", ["mlp", "smooth cnn"])
+@pytest.mark.parametrize("model", ["mlp", "smooth cnn", "volumes"])
 @pytest.mark.parametrize(
     "optimizer",
     [OptimizerSpec("sgd", 0.1), OptimizerSpec("sgd", 0.1, 0.9), OptimizerSpec("adam", 0.01)],
@@ -98,6 +104,24 @@ def test_bf16_is_near_and_not_the_same() -> None:
     exact, coarse = stacked(sites), stacked(sites, "bf16")
     assert all(one.weights.dtype == torch.float32 for one in coarse)
     assert TOLERANCE < largest_gap(exact, coarse) < 0.05
+
+
+def test_a_wrong_batching_rule_is_found() -> None:
+    task = sites_of("smooth cnn").tasks[0]
+    right = FunctionalGradients(task.parameters.model, task.loss)
+    assert gradient_faults(right, task.x, task.y) == ""
+
+    class Mixed(FunctionalGradients):
+        """The sites' gradients, the wrong way round."""
+
+        def mean(self, weights: torch.Tensor, batch: StackedBatch, total: torch.Tensor) -> Any:
+            losses = super().mean(weights, batch, total)
+            total.copy_(total.flip(0))
+            return losses
+
+    wrong = Mixed(task.parameters.model, task.loss)
+    assert gradient_faults(wrong, task.x, task.y).startswith("torch.func gets the gradient of 0.w")
+    assert torch.equal(task.parameters.flat, sites_of("smooth cnn").start)
 
 
 def test_models_that_draw_or_recur_are_not_stacked() -> None:
