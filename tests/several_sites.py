@@ -13,8 +13,8 @@ from fedprivacy.models.mlp import Mlp
 from fedprivacy.training.losses import LOSSES
 from fedprivacy.training.parameters import FlatParameters
 from fedprivacy.training.randomness import Streams
-from fedprivacy.training.stacked.plain import StackedOutcome
 from fedprivacy.training.stacked.records import StackedRecords
+from fedprivacy.training.stacked.sites import StackedOutcome, StackedSites
 from fedprivacy.training.task import LocalTask, OptimizerSpec, Trained
 
 # Falling, as a stack wants them; the last site has a single record.
@@ -43,20 +43,15 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
 
 @dataclass(frozen=True)
 class Sites:
-    """Tasks of one round, all over one model, and the weights that it starts from."""
+    """Tasks of one round, all over one model, and the weights ``(d,)`` that it starts from."""
 
     tasks: tuple[LocalTask, ...]
     start: torch.Tensor
 
-    @property
-    def records(self) -> StackedRecords:
-        """The sites' records, stacked."""
-        return StackedRecords.of([(task.x, task.y) for task in self.tasks])
-
-    @property
-    def weights(self) -> torch.Tensor:
-        """``(K, d)`` what each site starts from."""
-        return self.start.repeat(len(self.tasks), 1)
+    def stack(self) -> StackedSites:
+        """The sites, stacked."""
+        records = StackedRecords.of([(task.x, task.y) for task in self.tasks])
+        return StackedSites(self.tasks, self.start.repeat(len(self.tasks), 1), records)
 
     def following(self, outcomes: Sequence[StackedOutcome]) -> Sites:
         """The next round, from the average of the sites' weights."""

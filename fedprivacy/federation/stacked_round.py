@@ -32,7 +32,8 @@ from fedprivacy.training.stacked.functional import (
     stacking_faults,
 )
 from fedprivacy.training.stacked.gradients import StackedGradients, stacked_gradients
-from fedprivacy.training.stacked.plain import StackedOutcome, steps_of, train_plain_stacked
+from fedprivacy.training.stacked.plain import steps_of, train_plain_stacked
+from fedprivacy.training.stacked.sites import StackedOutcome, StackedSites
 from fedprivacy.training.task import LocalTask
 
 log = logging.getLogger(__name__)
@@ -107,8 +108,8 @@ def _trained(
     pairs = [(one, task) for one, task in pairs if len(task.x)]
     # Sites that are done early leave from the end of the stack.
     pairs.sort(key=lambda pair: -steps_of(pair[1]))
-    if not pairs:
-        return []
+    if len(pairs) < 2 and runtime.config.engine.precision == "float32":
+        return []  # a stack of one is slower than the site by itself
     if reason := _mapping_fault(runtime, pairs[0][1]):
         runtime.tell_once(f"engine=stacked trains the sites one by one: {reason}")
         return []
@@ -134,15 +135,18 @@ def _outcomes(
     runtime: CellRuntime, pairs: Sequence[tuple[Instruction, LocalTask]]
 ) -> list[StackedOutcome]:
     tasks = [task for _, task in pairs]
-    records = runtime.stacked_records([one.partition for one, _ in pairs])
-    weights = _stacked([one.weights for one, _ in pairs]).to(runtime.device)
+    sites = StackedSites(
+        tasks,
+        _stacked([one.weights for one, _ in pairs]).to(runtime.device),
+        runtime.stacked_records([one.partition for one, _ in pairs]),
+    )
     model, precision = runtime.parameters.model, runtime.config.engine.precision
     gradients = stacked_gradients(model, runtime.loss, precision)
     mechanism = noisy_training(runtime.mechanism, tasks[0].strength)
     if mechanism is None:
-        return train_plain_stacked(tasks, weights, records, gradients)
+        return train_plain_stacked(sites, gradients)
     sums = _certified_sums(mechanism, tasks[0], gradients, precision)
-    return train_dpsgd_stacked(mechanism, tasks, weights, records, sums)
+    return train_dpsgd_stacked(mechanism, sites, sums)
 
 
 def _stacked(weights: Sequence[torch.Tensor]) -> torch.Tensor:

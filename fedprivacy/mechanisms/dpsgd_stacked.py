@@ -12,18 +12,13 @@ from fedprivacy.mechanisms.grad_engines.stacked import StackedSums
 from fedprivacy.mechanisms.sampling import dpsgd_steps, poisson_batches, step_batches
 from fedprivacy.mechanisms.weight_average import WeightAverage
 from fedprivacy.training.stacked.optimizer import StackedOptimizer
-from fedprivacy.training.stacked.plain import StackedOutcome
 from fedprivacy.training.stacked.plan import BatchPlan
-from fedprivacy.training.stacked.records import StackedRecords
+from fedprivacy.training.stacked.sites import StackedOutcome, StackedSites
 from fedprivacy.training.task import LocalTask, Trained
 
 
 def train_dpsgd_stacked(
-    mechanism: DpSgd,
-    tasks: Sequence[LocalTask],
-    weights: torch.Tensor,
-    records: StackedRecords,
-    sums: StackedSums,
+    mechanism: DpSgd, sites: StackedSites, sums: StackedSums
 ) -> list[StackedOutcome]:
     """Train every site as ``DpSgd.train`` does, all of them in each step.
 
@@ -32,14 +27,14 @@ def train_dpsgd_stacked(
 
     Args:
         mechanism: fixed clip norm, one view of a record.
-        tasks: of the sites, in a protected round, strength checked.
-        weights: ``(K, d)`` float32 on the device, what each starts from; changed in place.
-        records: of the sites, in this order.
+        sites: in a protected round, the strength checked; their weights are changed in place.
         sums: certified for this model and the mechanism's clipping rule.
     """
-    plan = BatchPlan.of([_batches(mechanism, task) for task in tasks], records)
-    losses = run_noisy_steps(mechanism, tasks, weights, records, sums, plan)
-    done, sums_of_losses = weights.cpu(), losses.cpu()
+    tasks, device = sites.tasks, sites.weights.device
+    plan = BatchPlan.of([_batches(mechanism, task) for task in tasks], sites.records)
+    noise = [task.streams.torch("noise", device) for task in tasks]
+    losses = run_noisy_steps(mechanism, sites, sums, plan, noise)
+    done, sums_of_losses = sites.weights.cpu(), losses.cpu()
     return [
         _outcome(task, done[site], sums_of_losses[:, site], plan.sizes[site])
         for site, task in enumerate(tasks)
@@ -48,27 +43,31 @@ def train_dpsgd_stacked(
 
 def run_noisy_steps(
     mechanism: DpSgd,
-    tasks: Sequence[LocalTask],
-    weights: torch.Tensor,
-    records: StackedRecords,
+    sites: StackedSites,
     sums: StackedSums,
     plan: BatchPlan,
+    noise: Sequence[torch.Generator],
 ) -> torch.Tensor:
-    """Take the round's steps without once waiting for the device; arguments as above.
+    """Take the round's steps without once waiting for the device.
+
+    Args:
+        mechanism: as above, and so ``sites`` and ``sums``.
+        plan: of the sites' batches.
+        noise: each site's own generator, on the device.
 
     Returns:
         ``(T, K)`` sums of the records' losses in each step.
     """
-    strength = tasks[0].strength
-    assert strength is not None
-    bound, deviation, divisor = mechanism.step_scales(strength)
-    noise = [task.streams.torch("noise", weights.device) for task in tasks]
+    weights, task = sites.weights, sites.tasks[0]
+    assert task.strength is not None
+    bound, deviation, divisor = mechanism.step_scales(task.strength)
     gradient, total = torch.zeros_like(weights), torch.zeros_like(weights)
     losses = weights.new_zeros(len(plan.active), len(weights))
-    optimizer = StackedOptimizer(tasks[0].optimizer, weights, gradient, plan.steps)
+    optimizer = StackedOptimizer(task.optimizer, weights, gradient, plan.steps)
     average = WeightAverage(mechanism.ema, weights)
     for step in range(len(plan.active)):
-        losses[step] = sums.clipped(weights, records.batch(plan.at(step)), bound, total)
+        batch = sites.records.batch(plan.at(step))
+        losses[step] = sums.clipped(weights, batch, bound, total)
         for row, generator in zip(gradient, noise, strict=True):
             row.normal_(generator=generator)
         gradient.mul_(deviation).add_(total).div_(divisor)

@@ -17,7 +17,7 @@ from fedprivacy.mechanisms.grad_engines.clipping import CLIPPINGS
 from fedprivacy.mechanisms.grad_engines.stacked import stacked_sums
 from fedprivacy.mechanisms.sampling import poisson_batch, poisson_batches
 from fedprivacy.training.stacked.gradients import stacked_gradients
-from fedprivacy.training.stacked.plain import StackedOutcome
+from fedprivacy.training.stacked.sites import StackedOutcome
 from fedprivacy.training.task import LocalTask, OptimizerSpec, Trained
 
 ROUNDS, TOLERANCE = 4, 1e-5
@@ -32,7 +32,7 @@ def stacked(made: DpSgd, sites: Sites) -> list[StackedOutcome]:
     task = sites.tasks[0]
     gradients = stacked_gradients(task.parameters.model, task.loss)
     sums = stacked_sums(gradients, CLIPPINGS[made.clipping], made.physical_batch)
-    return train_dpsgd_stacked(made, sites.tasks, sites.weights, sites.records, sums)
+    return train_dpsgd_stacked(made, sites.stack(), sums)
 
 
 def compare(made: DpSgd, sites: Sites, rounds: int = ROUNDS) -> None:
@@ -147,9 +147,7 @@ def _in_a_stack(made: DpSgd, task: LocalTask) -> Trained:
     twin = LocalTask(**{**task.__dict__, "streams": other})
     gradients = stacked_gradients(task.parameters.model, task.loss)
     sites = Sites((task, twin), start)
-    found = train_dpsgd_stacked(
-        made, sites.tasks, sites.weights, sites.records, stacked_sums(gradients)
-    )
+    found = train_dpsgd_stacked(made, sites.stack(), stacked_sums(gradients))
     task.parameters.load(found[0].weights)
     return found[0].trained
 

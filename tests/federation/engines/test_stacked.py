@@ -44,6 +44,8 @@ CELLS = {
     "none, local": ("algorithm=none", "federation=local"),
     "none, images": ("algorithm=none", *IMAGES),
     "dpsgd": ("algorithm=dpsgd", *UNEQUAL),
+    "dpsgd, per layer": ("algorithm=dpsgd", "algorithm.clipping=per_layer"),
+    "dpsgd, automatic": ("algorithm=dpsgd", "algorithm.clipping=automatic"),
     "dpsgd, images": ("algorithm=dpsgd", *IMAGES),
     "dpsgd, first round": ("algorithm=dpsgd", "schedule=first_round", *UNEQUAL),
     "dpsgd, decaying": ("algorithm=dpsgd", "schedule.decay=0.8", "algorithm.ema=0.5"),
@@ -149,16 +151,29 @@ def test_what_cannot_be_stacked_trains_one_by_one_and_says_why_once(
 
 def test_training_that_is_ready_for_other_weights_is_not_used(tiny: Tiny, alone: list[int]) -> None:
     runtime = CellRuntime(tiny("engine=stacked"))
-    told = stacked_round.Instruction(0, 1, runtime.initial_weights, None)
-    runtime.ready.fill(dict(stacked_round._trained(runtime, [told])))
-    runtime.train(0, 1, runtime.initial_weights + 1)
+    start = runtime.initial_weights
+    told = [stacked_round.Instruction(partition, 1, start, None) for partition in (0, 1)]
+    runtime.ready.fill(dict(stacked_round._trained(runtime, told)))
+    runtime.train(0, 1, start + 1)
     assert alone == [0]
     for number, clip, left in ((2, None, [0, 0]), (1, 3.0, [0, 0, 0]), (1, None, [0, 0, 0])):
-        runtime.ready.fill(dict(stacked_round._trained(runtime, [told])))
-        runtime.train(0, number, runtime.initial_weights, clip=clip)
+        runtime.ready.fill(dict(stacked_round._trained(runtime, told)))
+        runtime.train(0, number, start, clip=clip)
         assert alone == left
-    runtime.train(0, 1, runtime.initial_weights)
+    runtime.train(0, 1, start)
     assert alone == [0] * 4, "what was ready is handed out once"
+
+
+def test_one_site_is_no_stack(tiny: Tiny, alone: list[int]) -> None:
+    for words in (("federation=central",), ("federation=central", "algorithm=dpsgd")):
+        expected = run_federation(tiny(*words))
+        alone.clear()
+        found = run_federation(tiny(*words, "engine=stacked"))
+        assert alone == [0, 0, 0]
+        assert torch.equal(found.weights["vector"], expected.weights["vector"])
+    alone.clear()
+    run_federation(tiny("federation=central", "engine=stacked", "engine.precision=bf16"))
+    assert alone == [], "only a stack has the precision that was asked for"
 
 
 # ------------------------------------------------------------------ guards
@@ -259,7 +274,10 @@ def test_elsewhere_the_single_copies_become_views_of_the_stack(tiny: Tiny) -> No
 class NoWaiting(TorchDispatchMode):
     """Refuses what makes the host wait for a device: values, and shapes that depend on them."""
 
-    WAITING = frozenset({"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select"})
+    WAITING = frozenset(
+        # The last one is what ``torch.tensor`` does, which would wait for its values to be sent.
+        ["_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "lift_fresh"]
+    )
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name.removeprefix("aten::")

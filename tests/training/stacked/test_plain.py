@@ -16,8 +16,9 @@ from fedprivacy.training.stacked.functional import (
     stacking_faults,
 )
 from fedprivacy.training.stacked.gradients import stacked_gradients
-from fedprivacy.training.stacked.plain import StackedOutcome, train_plain_stacked
+from fedprivacy.training.stacked.plain import train_plain_stacked
 from fedprivacy.training.stacked.records import StackedBatch, StackedRecords
+from fedprivacy.training.stacked.sites import StackedOutcome
 from fedprivacy.training.task import OptimizerSpec
 
 ROUNDS, TOLERANCE = 4, 1e-5
@@ -26,7 +27,7 @@ ROUNDS, TOLERANCE = 4, 1e-5
 def stacked(sites: Sites, precision: str = "float32") -> list[StackedOutcome]:
     task = sites.tasks[0]
     gradients = stacked_gradients(task.parameters.model, task.loss, precision)
-    return train_plain_stacked(sites.tasks, sites.weights, sites.records, gradients)
+    return train_plain_stacked(sites.stack(), gradients)
 
 
 @pytest.mark.parametrize("model", sorted(MODELS))
@@ -94,7 +95,7 @@ def test_padding_counts_for_nothing_whatever_it_holds() -> None:
     for filling in (0.0, 1e3):
         held = torch.where(there.unsqueeze(2), x, torch.full_like(x, filling))
         total = torch.empty(2, task.parameters.size)
-        gradients.mean(sites.weights[:2], StackedBatch(held, y, there), total)
+        gradients.mean(sites.stack().weights[:2], StackedBatch(held, y, there), total)
         totals.append(total)
     assert torch.equal(*totals)
 
