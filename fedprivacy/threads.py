@@ -1,4 +1,4 @@
-"""Leaving the program while a site may still be at work in a thread of this process."""
+"""Threads of this process: how many train, and leaving while a site may still be at work."""
 
 from __future__ import annotations
 
@@ -6,8 +6,16 @@ import os
 import sys
 import threading
 
+import torch
+
 SITE_THREAD = "fedprivacy-sites"
 _WAIT_S = 0.5
+
+
+def use_threads(threads: int) -> None:
+    """Let torch compute with that many threads on the CPU."""
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 def leave(status: int) -> int:

@@ -35,13 +35,16 @@ def meaning(config: CellConfig) -> dict[str, Any]:
 
     Without protection, the schedule and the privacy settings decide nothing, so that all cells
     of a grid share one twin. The engine, the per-sample-gradient engine and its physical batches
-    change how a result is computed, not what it is.
+    change how a result is computed, not what it is; a precision below float32 does change it.
     """
     plain = to_plain(config)
+    precision = plain["engine"]["precision"]
     for key in _MEANINGLESS:
         plain.pop(key)
     for key in _DATASET_MEANINGLESS:
         plain["dataset"].pop(key, None)
+    if precision != "float32":
+        plain["precision"] = precision
     if config.audit.name == "none":
         plain["audit"] = {}
     if config.algorithm.name == "none":

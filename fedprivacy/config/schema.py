@@ -418,9 +418,11 @@ class EngineConf:
     """What runs the Flower apps.
 
     Attributes:
-        name: inprocess, processes or ray.
+        name: inprocess, stacked, processes or ray.
         timeout_s: a site that has not answered after this time fails the cell.
-        torch_threads: CPU threads of one site's training.
+        torch_threads: CPU threads of one site's training, or of a stack of sites.
+        precision: of forward and backward passes in a stack: float32 or bf16. Clipping, noise and
+            weights are float32 in any case, and so are sites that train one by one.
         workers: of engine=processes; 0: as many as there are cores.
     """
 
@@ -428,6 +430,7 @@ class EngineConf:
     timeout_s: float = 3600.0
     torch_threads: int = 1
     workers: int = 0
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)

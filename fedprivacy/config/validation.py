@@ -103,7 +103,15 @@ def in_range(
 def _check_run(config: CellConfig) -> None:
     one_of("device", config.device, DEVICES)
     resolve_device(config.device)
-    one_of("engine.name", config.engine.name, ("inprocess", "processes", "ray"))
+    one_of("engine.name", config.engine.name, ("inprocess", "stacked", "processes", "ray"))
+    one_of("engine.precision", config.engine.precision, ("float32", "bf16"))
+    if config.engine.precision != "float32" and config.engine.name != "stacked":
+        raise ConfigError(
+            "engine.precision",
+            config.engine.precision,
+            f"float32 with engine={config.engine.name}, which trains site by site",
+            "engine=stacked or engine.precision=float32",
+        )
     in_range("engine.timeout_s", config.engine.timeout_s, above=0)
     in_range("engine.workers", config.engine.workers, least=0)
     in_range("engine.torch_threads", config.engine.torch_threads, least=1)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from flwr.app import ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 
@@ -21,6 +20,7 @@ from fedprivacy.federation.messages import (
     trouble_reply,
 )
 from fedprivacy.federation.site import CellRuntime, LocalCollapse, open_runtime
+from fedprivacy.threads import use_threads
 
 Handler = Callable[[Message, CellRuntime, int, Context], Message]
 
@@ -42,7 +42,7 @@ def guarded(handler: Handler) -> Callable[[Message, Context], Message]:
         try:
             runtime = open_runtime(str(context.run_config[CELL]))
             site = runtime.nodes[partition].name
-            _use_threads(runtime.config.engine.torch_threads)
+            use_threads(runtime.config.engine.torch_threads)
             return handler(message, runtime, partition, context)
         except Exception as error:
             report = {
@@ -55,11 +55,6 @@ def guarded(handler: Handler) -> Callable[[Message, Context], Message]:
             return trouble_reply(message, partition=partition, report=report)
 
     return handle
-
-
-def _use_threads(threads: int) -> None:
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
 
 
 def kept_secret(context: Context) -> int:

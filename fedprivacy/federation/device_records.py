@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 
 from fedprivacy.data.base import SiteData
+from fedprivacy.training.stacked.records import StackedRecords
 
 _DATASETS_KEPT = 2
 _copies: OrderedDict[tuple[str, str], dict[tuple[str, str], torch.Tensor]] = OrderedDict()
+
+# Of the data set in use; a stack is as large as all its records.
+_stacks: dict[tuple[str, str], tuple[tuple[str, ...], StackedRecords]] = {}
 
 
 class DeviceRecords:
@@ -21,7 +26,7 @@ class DeviceRecords:
     """
 
     def __init__(self, data: str, device: torch.device) -> None:
-        self._device = device
+        self._device, self._key = device, (data, str(device))
         self._mine = _copies.setdefault((data, str(device)), {})
         _copies.move_to_end((data, str(device)))
         while len(_copies) > _DATASETS_KEPT:
@@ -36,6 +41,23 @@ class DeviceRecords:
         """Held-out records ``(m, ...)`` and their targets."""
         x, y = (site.name, "test_x"), (site.name, "test_y")
         return self._at(x, site.test_x), self._at(y, site.test_y)
+
+    def stacked(self, sites: Sequence[SiteData]) -> StackedRecords:
+        """The sites' training records as one tensor, in their order; copied when that changes.
+
+        On a device other than the CPU the single copies become views of it.
+        """
+        names = tuple(site.name for site in sites)
+        kept = _stacks.get(self._key)
+        if kept is None or kept[0] != names:
+            together = StackedRecords.of([self.train(site) for site in sites])
+            _stacks.clear()
+            _stacks[self._key] = kept = (names, together)
+            for index, name in enumerate(names):
+                if (name, "train_x") in self._mine:
+                    own = together.site(index)
+                    self._mine[name, "train_x"], self._mine[name, "train_y"] = own
+        return kept[1]
 
     def _at(self, key: tuple[str, str], tensor: torch.Tensor) -> torch.Tensor:
         if tensor.device.type == self._device.type:

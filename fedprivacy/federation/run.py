@@ -21,7 +21,7 @@ from fedprivacy.federation.server_app import OUTCOME
 from fedprivacy.federation.site import open_runtime
 from fedprivacy.federation.strategy import Exchange, RoundOutcome
 
-ENGINES = ("inprocess", "processes", "ray")
+ENGINES = ("inprocess", "stacked", "processes", "ray")
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,10 @@ def get_engine(name: str) -> Engine:
         from fedprivacy.federation.engines.inprocess import InProcessEngine
 
         return InProcessEngine()
+    if name == "stacked":
+        from fedprivacy.federation.engines.stacked import StackedEngine
+
+        return StackedEngine()
     if name == "processes":
         from fedprivacy.federation.engines.processes import ProcessEngine
 

@@ -6,6 +6,8 @@ by the process and found again by the cell's configuration.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +23,7 @@ from fedprivacy.data.cache import dataset_key, load_data
 from fedprivacy.device import resolve_device
 from fedprivacy.federation.arrangement import Node, arrange_cell
 from fedprivacy.federation.device_records import DeviceRecords
+from fedprivacy.federation.ready import ReadyRound
 from fedprivacy.mechanisms.base import Mechanism
 from fedprivacy.mechanisms.registry import build_mechanism
 from fedprivacy.mechanisms.server import ServerSide, source_of, unprotected_news
@@ -30,9 +33,12 @@ from fedprivacy.schedules import strengths
 from fedprivacy.training.losses import LOSSES
 from fedprivacy.training.parameters import FlatParameters
 from fedprivacy.training.randomness import Streams, derive_seed
+from fedprivacy.training.stacked.records import StackedRecords
 from fedprivacy.training.task import LocalTask, OptimizerSpec, Trained
 
 _EVALUATION_SCALARS = 1 << 20
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,9 @@ class CellRuntime:
         self.initial_weights: torch.Tensor = self.parameters.snapshot()
         self._records = DeviceRecords(_records_key(config), self.device)
         self._noisy: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
+        # For an engine that trains several sites at once.
+        self.ready = ReadyRound()
+        self._told: set[str] = set()
 
     def train(
         self,
@@ -125,9 +134,8 @@ class CellRuntime:
         Raises:
             ProtectionError: the mechanism refused; nothing of the round may leave.
         """
-        task = self.task(partition, round_number, weights, clip, secret)
-        trained = self.mechanism.train(task)
-        update = self.parameters.snapshot() - weights
+        task, trained, after = self._trained(partition, round_number, weights, clip, secret)
+        update = after - weights
         events = self._events(partition, task, trained)
         if not bool(torch.isfinite(update).all()):
             news = tuple(unprotected_news(event, "the site") for event in events)
@@ -143,6 +151,22 @@ class CellRuntime:
             signal=protected.signal,
             what_if_mu=protected.what_if_mu,
         )
+
+    def _trained(
+        self,
+        partition: int,
+        round_number: int,
+        weights: torch.Tensor,
+        clip: float | None,
+        secret: int,
+    ) -> tuple[LocalTask, Trained, torch.Tensor]:
+        """A site's training and its weights ``(d,)`` on the CPU: as they are ready, or done now."""
+        found = self.ready.take(partition, round_number, weights, clip)
+        if found is not None:
+            return found.task, found.trained, found.weights
+        task = self.task(partition, round_number, weights, clip, secret)
+        trained = self.mechanism.train(task)
+        return task, trained, self.parameters.snapshot()
 
     def _events(self, partition: int, task: LocalTask, trained: Trained) -> tuple[Event, ...]:
         """What the round releases: one statement for each kind that the mechanism speaks of."""
@@ -172,9 +196,16 @@ class CellRuntime:
         clip: float | None = None,
         secret: int = 0,
     ) -> LocalTask:
+        """A site's task of a round; the model holds its weights."""
+        self.load(weights, training=True)
+        return self.task_at(partition, round_number, clip, secret)
+
+    def task_at(
+        self, partition: int, round_number: int, clip: float | None = None, secret: int = 0
+    ) -> LocalTask:
+        """A site's task of a round, whatever weights the model holds; see ``train``."""
         federation = self.config.federation
         lr = federation.lr * federation.lr_decay ** (round_number - 1)
-        self._load(weights, training=True)
         strength = self.strengths[round_number - 1]
         streams = self.streams(round_number, partition)
         if self.source is not None and strength is not None:
@@ -198,6 +229,16 @@ class CellRuntime:
             records_per_patient=self.records_per_patient,
             n_classes=self.data.n_classes,
         )
+
+    def stacked_records(self, partitions: Sequence[int]) -> StackedRecords:
+        """The training records of some sites as one tensor, kept for the next round."""
+        return self._records.stacked([self.nodes[partition].train for partition in partitions])
+
+    def tell_once(self, words: str) -> None:
+        """Log a warning, the first time that this runtime comes to it."""
+        if words not in self._told:
+            self._told.add(words)
+            log.warning("%s", words)
 
     def streams(self, round_number: int, site: int) -> Streams:
         """The random streams of a site, or of the server, in one round."""
@@ -225,7 +266,7 @@ class CellRuntime:
         self, partition: int, weights: torch.Tensor
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], list[tuple[str, int]]]:
         """Evidence ``(m, k)``, labels ``(m,)`` and the sites they belong to."""
-        self._load(weights, training=False)
+        self.load(weights, training=False)
         rows, labels, parts = [], [], []
         for site in self.nodes[partition].evaluate:
             rows.append(self._evidence(*self._records.test(site)))
@@ -234,7 +275,8 @@ class CellRuntime:
             parts.append((site.name, len(site.test_x)))
         return np.concatenate(rows), np.concatenate(labels).astype(np.float32), parts
 
-    def _load(self, weights: torch.Tensor, *, training: bool) -> None:
+    def load(self, weights: torch.Tensor, *, training: bool) -> None:
+        """Put weights ``(d,)`` into the model, and the model into training or evaluation."""
         self.parameters.load(weights)
         # Switching walks through all modules, which a round of a small model can feel.
         if self.parameters.model.training != training:

@@ -178,7 +178,7 @@ class DpSgd:
                     normal = float(torch.randn((), generator=noise, device=noise.device))
                     bound = rule.next_clip(bound, float(clipped.within), len(batch), normal)
         average.put()
-        loss = sum(losses) / len(losses) if losses else _mean_loss(task)
+        loss = sum(losses) / len(losses) if losses else mean_loss(task)
         return Trained(steps, loss, tuple(stds), tuple(sizes))
 
     def _batches(self, task: LocalTask, steps: int) -> Iterator[torch.Tensor]:
@@ -235,6 +235,16 @@ class DpSgd:
             said |= {"target_epsilon": self.target_epsilon, "target_epsilon_of": _TARGET_OF}
         return said
 
+    def step_scales(self, strength: float) -> tuple[float, float, float]:
+        """What a step of a protected round is made with, where the clip norm stays fixed.
+
+        Returns:
+            The bound on a record's contribution, the standard deviation of the noise in the sum
+            of clipped gradients, and what that noisy sum is divided by.
+        """
+        multiplier = self._gradient_sigma(self.noise_multiplier * strength)
+        return self._bound, multiplier * self._bound, self._scale
+
     @property
     def _clipping(self) -> Clipping:
         return CLIPPINGS[self.clipping]
@@ -264,7 +274,7 @@ class DpSgd:
 
 
 @torch.no_grad()
-def _mean_loss(task: LocalTask) -> float:
+def mean_loss(task: LocalTask) -> float:
     """Mean loss over the site's records, for a round in which no step drew a record."""
     total = 0.0
     for x, y in physical_batches(task.x, task.y, task.batch_size):

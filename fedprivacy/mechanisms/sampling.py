@@ -13,6 +13,7 @@ from fedprivacy.accounting.shuffling import shuffle_epsilon_floor, shuffled_even
 
 SAMPLINGS = ("poisson", "shuffle")
 FLOOR_DELTA = 1e-5
+_DRAWN_AT_ONCE = 1 << 22
 
 
 def dpsgd_steps(local_epochs: float, sampling_rate: float) -> int:
@@ -39,6 +40,27 @@ def poisson_batch(n: int, sampling_rate: float, generator: torch.Generator) -> t
         torch.rand(n, generator=generator, dtype=torch.float64, device=generator.device)
         < sampling_rate
     ).nonzero()[:, 0]
+
+
+def poisson_batches(
+    n: int, sampling_rate: float, steps: int, generator: torch.Generator
+) -> list[torch.Tensor]:
+    """The batches that ``steps`` calls of ``poisson_batch`` draw, in a few calls of torch.
+
+    A CPU generator gives its numbers one by one, however many are asked for at once.
+
+    Args:
+        n: records of the site.
+        sampling_rate: q.
+        steps: how many batches.
+        generator: on the CPU.
+    """
+    at_once, batches = max(1, _DRAWN_AT_ONCE // max(1, n)), list[torch.Tensor]()
+    for start in range(0, steps, at_once):
+        shape = (min(at_once, steps - start), n)
+        drawn = torch.rand(shape, generator=generator, dtype=torch.float64) < sampling_rate
+        batches += torch.split(drawn.nonzero()[:, 1], drawn.sum(1).tolist())
+    return batches
 
 
 def shuffled_batches(

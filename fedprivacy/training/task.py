@@ -44,7 +44,13 @@ class OptimizerSpec:
         """
         if self.name == "sgd":
             return FlatSgd(parameters.flat, gradient, self.lr, self.momentum)
-        return torch.optim.Adam(list(parameters.model.parameters()), lr=self.lr)
+        return self.over(list(parameters.model.parameters()))
+
+    def over(self, tensors: list[torch.Tensor]) -> torch.optim.Optimizer:
+        """Torch's own optimiser over some tensors."""
+        if self.name == "sgd":
+            return torch.optim.SGD(tensors, lr=self.lr, momentum=self.momentum)
+        return torch.optim.Adam(tensors, lr=self.lr)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ BASE = cell_id(config_of())
     [
         "device=cpu",
         "engine=ray",
+        "engine=stacked",
         "engine.timeout_s=5",
         "tracking.enabled=false",
         "sweep.workers=2",
@@ -58,6 +59,7 @@ def test_what_bears_no_meaning(override: str) -> None:
         "model.hidden=[32]",
         "privacy=seeded",
         "privacy.delta=1e-6",
+        "engine.precision=bf16",  # a little less than float32
     ],
 )
 def test_what_bears_meaning(override: str) -> None:

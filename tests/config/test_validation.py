@@ -61,6 +61,8 @@ from fedprivacy.errors import ConfigError
         (["seed=-1"], "seed"),
         (["engine.timeout_s=0"], "engine.timeout_s"),
         (["engine=processes", "engine.workers=-1"], "engine.workers"),
+        (["engine=stacked", "engine.precision=fp8"], "engine.precision"),
+        (["engine.precision=bf16"], "engine.precision"),
         (["sweep.workers=0"], "sweep.workers"),
         (["collapse.fraction=1.5"], "collapse.fraction"),
     ],

@@ -14,9 +14,10 @@ RunConfig = dict[str, bool | float | int | str]
 class Engine(Protocol):
     """Runs ServerApp and ClientApp with a number of sites.
 
-    Every engine gives bit-identical weights for the same seed, and obeys the four guards: a site
-    that fails makes the run fail with that site's own traceback; round 1 waits for all sites;
-    sums do not depend on arrival order; a run always ends.
+    Every engine gives bit-identical weights for the same seed: the same at each run, and the same
+    as the others, but for the stacked engine, whose sums round differently. All obey the four
+    guards: a site that fails makes the run fail with that site's own traceback; round 1 waits for
+    all sites; sums do not depend on arrival order; a run always ends.
     """
 
     def run(self, sites: int, run_config: RunConfig, conf: EngineConf) -> RecordDict:

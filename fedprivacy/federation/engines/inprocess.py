@@ -10,7 +10,8 @@ import ctypes
 import queue
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -46,8 +47,8 @@ class SiteThread:
 
     def __init__(self, client_app: ClientApp) -> None:
         self._app = client_app
-        self._tasks: queue.SimpleQueue[tuple[Message, Context] | _Stop] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[Message | BaseException] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[Callable[[], Any] | _Stop] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=SITE_THREAD, daemon=True)
         self._thread.start()
 
@@ -60,7 +61,7 @@ class SiteThread:
     def _serve(self) -> None:
         while not isinstance(task := self._tasks.get(), _Stop):
             try:
-                self._done.put(self._app(*task))
+                self._done.put(task())
             except _Abandoned:
                 raise
             except BaseException as error:
@@ -72,7 +73,16 @@ class SiteThread:
         Raises:
             queue.Empty: no answer in time; the thread is then lost.
         """
-        self._tasks.put((message, context))
+        reply: Message | BaseException = self.run(lambda: self._app(message, context), timeout)
+        return reply
+
+    def run(self, work: Callable[[], Any], timeout: float) -> Any:
+        """What ``work`` returns in the thread, or the exception that escaped from it.
+
+        Raises:
+            queue.Empty: it did not end in time; the thread is then lost.
+        """
+        self._tasks.put(work)
         return self._done.get(timeout=timeout)
 
     def stop(self) -> None:
@@ -121,7 +131,7 @@ class InProcessGrid(LocalGrid):
             timeout: seconds for each site by itself: waiting for its turn does not count, as it
                 would not where sites work side by side.
         """
-        limit = threading.TIMEOUT_MAX if timeout is None else min(timeout, threading.TIMEOUT_MAX)
+        limit = waiting_limit(timeout)
         replies: list[Message] = []
         if self.lost:
             return replies
@@ -160,13 +170,29 @@ class InProcessGrid(LocalGrid):
         self._thread.abandon(_STOP_WITHIN_S)
 
 
+def waiting_limit(timeout: float | None, sites: int = 1) -> float:
+    """Seconds that some sites' work may take, within what a thread can wait.
+
+    Args:
+        timeout: seconds for each site; None: no limit.
+        sites: how many work.
+    """
+    limit = threading.TIMEOUT_MAX if timeout is None else timeout * sites
+    return min(limit, threading.TIMEOUT_MAX)
+
+
 class InProcessEngine:
     """Runs a cell's apps in this process.
 
     Args:
         server_app: instead of the package's own.
         client_app: instead of the package's own.
+
+    Attributes:
+        grid: what delivers the messages.
     """
+
+    grid: type[InProcessGrid] = InProcessGrid
 
     def __init__(
         self, server_app: ServerApp | None = None, client_app: ClientApp | None = None
@@ -180,7 +206,7 @@ class InProcessEngine:
     def run(self, sites: int, run_config: RunConfig, conf: EngineConf) -> RecordDict:
         """See ``Engine.run``. Runs in other threads wait for their turn."""
         with running():
-            grid = InProcessGrid(self.client_app, sites, run_config)
+            grid = self.grid(self.client_app, sites, run_config)
             context = Context(
                 run_id=grid.run.run_id,
                 node_id=SERVER_NODE,

@@ -49,12 +49,14 @@ def ensure_certified(
     engine: GradEngine,
     c: float,
     contribution: Contribution = PLAIN,
+    tolerance: float = GRADIENT_TOLERANCE,
 ) -> None:
     """Run ``certificate`` once per process for this architecture, engine, rule and bound ``c``.
 
     ``x`` and ``y`` only tell shapes, dtypes and the device: the records tried are made up (see
     ``probes``). Weights that are not finite are left to the training, whose update is not finite
-    then and cannot leave the site.
+    then and cannot leave the site. ``tolerance`` is how far from the loop's gradients the engine's
+    may be, as a share of their norm; it leaves the bound on a contribution as strict as it is.
 
     Raises:
         ProtectionError: see ``certificate``; no made-up record has a gradient to compare.
@@ -71,7 +73,7 @@ def ensure_certified(
         for records in made_up_records(x, y, k, contribution.views):
             references = _references(model, loss, *records, contribution.views)
             if comparable(references):
-                _compare(model, engine, records, references, c, contribution)
+                _compare(model, engine, records, references, c, contribution, tolerance)
                 _certified.add(key)
                 return
     raise _incomparable(
@@ -144,6 +146,7 @@ def _compare(
     references: Sequence[torch.Tensor],
     max_norm: float,
     contribution: Contribution,
+    tolerance: float = GRADIENT_TOLERANCE,
 ) -> None:
     """Compare each record alone, then all of them together; see ``certificate``."""
     (x, y), k, layers = records, len(references), parameter_layers(model)
@@ -153,14 +156,14 @@ def _compare(
         for c in dict.fromkeys((max_norm, bound)):
             got = _call(model, engine, engine.clipped_sum, *one, c).total
             _check_norm(model, engine, got, c, max_norm)
-            _check_equal(model, engine, got, [_clip(model, reference, c, contribution)])
+            _check_equal(model, engine, got, [_clip(model, reference, c, contribution)], tolerance)
     got = _call(model, engine, engine.clipped_sum, x[:k], y[:k], math.inf).total
-    _check_equal(model, engine, got, references)
+    _check_equal(model, engine, got, references, tolerance)
     if k > 1:
         least = min(bounds)
         got = _call(model, engine, engine.clipped_sum, x[:k], y[:k], least).total
         expected = [_clip(model, reference, least, contribution) for reference in references]
-        _check_equal(model, engine, got, expected)
+        _check_equal(model, engine, got, expected, tolerance)
 
 
 def _parts(model: nn.Module, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -215,12 +218,16 @@ def _check_norm(
 
 
 def _check_equal(
-    model: nn.Module, engine: GradEngine, got: torch.Tensor, summands: Sequence[torch.Tensor]
+    model: nn.Module,
+    engine: GradEngine,
+    got: torch.Tensor,
+    summands: Sequence[torch.Tensor],
+    tolerance: float,
 ) -> None:
     """Compare with the sum of ``summands``, up to a share of their norms: they may cancel out."""
     gap = got.double() - torch.stack([one.double() for one in summands]).sum(0)
     scale = math.fsum(float(one.double().norm()) for one in summands)
-    if float(gap.norm()) <= GRADIENT_TOLERANCE * scale + 1e-12:
+    if float(gap.norm()) <= tolerance * scale + 1e-12:
         return
     worst = max(
         zip(model.named_parameters(), _parts(model, gap), strict=True),

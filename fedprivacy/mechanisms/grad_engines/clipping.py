@@ -61,9 +61,11 @@ def per_layer(squares: torch.Tensor, layers: Sequence[int], max_norm: float) -> 
     update. Arguments and result as ``flat``.
     """
     count = max(layers) + 1
-    index = torch.tensor(layers, device=squares.device)
-    norms = squares.new_zeros(count, squares.shape[1]).index_add_(0, index, squares)
-    return clip_factors(norms, max_norm / math.sqrt(count))[index]
+    # Not by an index tensor: sending it to a GPU would make the host wait in every step.
+    parts = [[p for p, owner in enumerate(layers) if owner == layer] for layer in range(count)]
+    norms = torch.stack([torch.stack([squares[p] for p in own]).sum(0) for own in parts])
+    factors = clip_factors(norms, max_norm / math.sqrt(count))
+    return torch.stack([factors[layer] for layer in layers])
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,102 @@
+"""DP-SGD of many sites at once: each with its own masks, its own noise and its own statement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from fedprivacy.mechanisms.dpsgd import DpSgd, mean_loss
+from fedprivacy.mechanisms.grad_engines.stacked import StackedSums
+from fedprivacy.mechanisms.sampling import dpsgd_steps, poisson_batches, step_batches
+from fedprivacy.mechanisms.weight_average import WeightAverage
+from fedprivacy.training.stacked.optimizer import StackedOptimizer
+from fedprivacy.training.stacked.plan import BatchPlan
+from fedprivacy.training.stacked.sites import StackedOutcome, StackedSites
+from fedprivacy.training.task import LocalTask, Trained
+
+
+def train_dpsgd_stacked(
+    mechanism: DpSgd, sites: StackedSites, sums: StackedSums
+) -> list[StackedOutcome]:
+    """Train every site as ``DpSgd.train`` does, all of them in each step.
+
+    Every site draws the masks and the noise that it would draw by itself, from its own streams. A
+    site whose loss becomes non-finite ends with NaN weights, so that nothing of it can leave.
+
+    Args:
+        mechanism: fixed clip norm, one view of a record.
+        sites: in a protected round, the strength checked; their weights are changed in place.
+        sums: certified for this model and the mechanism's clipping rule.
+    """
+    tasks, device = sites.tasks, sites.weights.device
+    plan = BatchPlan.of([_batches(mechanism, task) for task in tasks], sites.records)
+    noise = [task.streams.torch("noise", device) for task in tasks]
+    losses = run_noisy_steps(mechanism, sites, sums, plan, noise)
+    done, sums_of_losses = sites.weights.cpu(), losses.cpu()
+    return [
+        _outcome(task, done[site], sums_of_losses[:, site], plan.sizes[site])
+        for site, task in enumerate(tasks)
+    ]
+
+
+def run_noisy_steps(
+    mechanism: DpSgd,
+    sites: StackedSites,
+    sums: StackedSums,
+    plan: BatchPlan,
+    noise: Sequence[torch.Generator],
+) -> torch.Tensor:
+    """Take the round's steps without once waiting for the device.
+
+    Args:
+        mechanism: as above, and so ``sites`` and ``sums``.
+        plan: of the sites' batches.
+        noise: each site's own generator, on the device.
+
+    Returns:
+        ``(T, K)`` sums of the records' losses in each step.
+    """
+    weights, task = sites.weights, sites.tasks[0]
+    assert task.strength is not None
+    bound, deviation, divisor = mechanism.step_scales(task.strength)
+    gradient, total = torch.zeros_like(weights), torch.zeros_like(weights)
+    losses = weights.new_zeros(len(plan.active), len(weights))
+    optimizer = StackedOptimizer(task.optimizer, weights, gradient, plan.steps)
+    average = WeightAverage(mechanism.ema, weights)
+    for step in range(len(plan.active)):
+        batch = sites.records.batch(plan.at(step))
+        losses[step] = sums.clipped(weights, batch, bound, total)
+        for row, generator in zip(gradient, noise, strict=True):
+            row.normal_(generator=generator)
+        gradient.mul_(deviation).add_(total).div_(divisor)
+        optimizer.step()
+        average.take()
+    average.put()
+    return losses
+
+
+def _batches(mechanism: DpSgd, task: LocalTask) -> list[torch.Tensor]:
+    """The site's batches of the round, drawn from its own stream as ``DpSgd`` draws them."""
+    steps = dpsgd_steps(task.local_epochs, mechanism.sampling_rate)
+    n, q, draws = len(task.x), mechanism.sampling_rate, task.streams.torch("sampling")
+    if mechanism.sampling == "poisson":
+        return poisson_batches(n, q, steps, draws)
+    return list(step_batches(mechanism.sampling, n, q, steps, draws))
+
+
+def _outcome(
+    task: LocalTask, weights: torch.Tensor, sums: torch.Tensor, sizes: tuple[int, ...]
+) -> StackedOutcome:
+    """What training by itself would have left, where it stops at the first non-finite loss."""
+    losses = []
+    for step, (total, size) in enumerate(zip(sums.tolist(), sizes, strict=True), start=1):
+        if size:
+            losses.append(total / size)
+            if not math.isfinite(losses[-1]):
+                return StackedOutcome(torch.full_like(weights, math.nan), Trained(step, math.nan))
+    if not losses:
+        task.parameters.load(weights)
+    loss = sum(losses) / len(losses) if losses else mean_loss(task)
+    return StackedOutcome(weights, Trained(len(sizes), loss, (), sizes))

@@ -1,0 +1,66 @@
+"""Which records enter which step of which site, settled before a round's first step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from fedprivacy.training.stacked.records import StackedRecords
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """The batches of a round of K sites, those with the most steps first.
+
+    Attributes:
+        index: ``(T, K, B)`` int64 rows of ``StackedRecords`` on the device, padded.
+        steps: steps of each site, falling.
+        sizes: records of each site in each of its steps.
+        active: number of sites that take each of the T steps; they are the first ones.
+        widths: size of the largest batch of each step; may be 0.
+    """
+
+    index: torch.Tensor
+    steps: tuple[int, ...]
+    sizes: tuple[tuple[int, ...], ...]
+    active: tuple[int, ...]
+    widths: tuple[int, ...]
+
+    @staticmethod
+    def of(batches: Sequence[Sequence[torch.Tensor]], records: StackedRecords) -> BatchPlan:
+        """Lay out the batches and send them to the device of ``records`` in one transfer.
+
+        Memory: 8 bytes for each step, site and record of the largest batch.
+
+        Args:
+            batches: of each site in the order of ``records``, its indices ``(b,)`` in each step,
+                on the CPU; the sites with the most steps come first.
+            records: of the sites.
+        """
+        sizes = tuple(tuple(len(batch) for batch in site) for site in batches)
+        steps = tuple(len(own) for own in sizes)
+        total = steps[0]
+        active = tuple(sum(taken > step for taken in steps) for step in range(total))
+        widths = tuple(max(own[step] for own in sizes[: active[step]]) for step in range(total))
+        index = torch.full((total, len(batches), max(widths)), records.padding)
+        for site, own in enumerate(batches):
+            step, place = _places(sizes[site])
+            index[step, site, place] = torch.cat(list(own)) + records.starts[site]
+        device = records.x.device
+        if device.type == "cuda":
+            index = index.pin_memory()
+        return BatchPlan(index.to(device, non_blocking=True), steps, sizes, active, widths)
+
+    def at(self, step: int) -> torch.Tensor:
+        """Rows ``(k, b)`` of the sites that take the step, counted from 0."""
+        return self.index[step, : self.active[step], : self.widths[step]]
+
+
+def _places(sizes: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The step, and the place in its batch, of each record of a site's batches end to end."""
+    lengths = torch.tensor(sizes)
+    ends = lengths.cumsum(0)
+    step = torch.arange(len(sizes)).repeat_interleave(lengths)
+    return step, torch.arange(int(ends[-1])) - (ends - lengths)[step]
