@@ -6,7 +6,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -184,6 +184,16 @@ def read_results(*folders: Path) -> list[CellResult]:
             if result is not None:
                 found.setdefault(result.cell_id, result)
     return list(found.values())
+
+
+def cell_folders(folders: Sequence[Path]) -> dict[str, Path]:
+    """Where each cell below the sweep folders is, by ``cell_id``; a folder may have any name."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in sorted(folder.glob(f"*/{RESULT_FILE}")):
+            if (result := read_result(path.parent)) is not None:
+                found.setdefault(result.cell_id, path.parent)
+    return found
 
 
 def finite(value: float | None) -> float | None:

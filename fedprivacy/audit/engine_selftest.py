@@ -38,7 +38,7 @@ Train = Callable[[DpSgd, LocalTask], Any]
 
 _GAIN = 8.0
 _THRESHOLDS = 20
-_SAMPLING_ALPHA = 1e-6
+_ALPHA = 1e-6
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class SelfTest:
         delta: of all of them.
         sampling_p: probability of the engine's batch sizes under the sampling that is billed; None
             where nothing is billed to sampling.
+        noise_p: probability of as little noise as the engine's, under the noise that is billed;
+            on the coordinates of canaries that were left out there is nothing else.
     """
 
     proven: float
@@ -61,22 +63,31 @@ class SelfTest:
     rejected: bool
     delta: float
     sampling_p: float | None = None
+    noise_p: float = 1.0
 
     @property
     def passed(self) -> bool:
         """Whether nothing contradicts the ledger."""
-        return self.sampled_as_billed and not self.rejected and self.lower.epsilon <= self.proven
+        as_billed = self.sampled_as_billed and self.noised_as_billed
+        return as_billed and not self.rejected and self.lower.epsilon <= self.proven
+
+    @property
+    def noised_as_billed(self) -> bool:
+        """Whether there is no less noise than the ledger bills."""
+        return self.noise_p >= _ALPHA
 
     @property
     def sampled_as_billed(self) -> bool:
         """Whether the batches are as even and as uneven as independent sampling makes them."""
-        return self.sampling_p is None or self.sampling_p >= _SAMPLING_ALPHA
+        return self.sampling_p is None or self.sampling_p >= _ALPHA
 
     def summary(self) -> str:
         """One line for a reader."""
         failed = "FAILED: the engine shows more than its ledger allows"
         if not self.sampled_as_billed:
             failed = "FAILED: batches are not sampled as the ledger bills them"
+        elif not self.noised_as_billed:
+            failed = "FAILED: the engine adds less noise than its ledger bills"
         verdict = "passed" if self.passed else failed
         return (
             f"engine self-test {verdict}: proven epsilon {self.proven:.3f} (upper bound), measured "
@@ -135,7 +146,7 @@ def engine_selftest(
     coins = np.random.default_rng([seed, 1]).random(canaries) < 0.5
     eye = torch.eye(canaries)[torch.from_numpy(np.flatnonzero(coins))].to(device)
     parameters = FlatParameters(Diagonal(canaries).to(device))
-    observed, events, sizes = [], [], []
+    observed, events, sizes, steps = [], [], [], 0
     for number in range(1, rounds + 1):
         task = LocalTask(
             parameters=parameters,
@@ -152,12 +163,29 @@ def engine_selftest(
         trained = train(mechanism, task)
         observed.append((parameters.snapshot() - before).double().cpu().numpy())
         sizes += trained.batch_sizes
+        steps += trained.steps
         said = mechanism.release(task, trained)
         events.append(
             Event(number, "a", "dpsgd", "record", "zero_out", "server_updates", said.dp_event, True)
         )
-    found = _judged(_scores(mechanism, observed), coins, events, delta)
-    return replace(found, sampling_p=_sampling_p(mechanism, sizes, len(eye)))
+    scores = _scores(mechanism, observed)
+    return replace(
+        _judged(scores, coins, events, delta),
+        sampling_p=_sampling_p(mechanism, sizes, len(eye)),
+        noise_p=noise_p_value(scores[0][~coins], mechanism.noise_multiplier, steps),
+    )
+
+
+def noise_p_value(released: Floats, noise_multiplier: float, steps: int) -> float:
+    """Probability of so little noise: a chi-square test on coordinates that hold nothing else.
+
+    Args:
+        released: ``(n,)`` sums over all steps, in units of the clip norm.
+        noise_multiplier: billed, of each step.
+        steps: billed.
+    """
+    variance = steps * noise_multiplier**2
+    return float(stats.chi2.cdf(float((released**2).sum()) / variance, len(released)))
 
 
 def _sampling_p(mechanism: DpSgd, sizes: Sequence[int], records: int) -> float | None:

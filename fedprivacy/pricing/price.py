@@ -13,11 +13,13 @@ from fedprivacy.pricing.twins import (
     federation_differences,
     find_local,
     find_twin,
+    worth,
 )
 from fedprivacy.result import CellResult
 
 NO_PROOF = "no proof bought"
 NO_TWIN = "no twin was run: the same cell with algorithm=none"
+NO_SCORE = "no seed has a score beside its twin's"
 RECALL = "recall"
 NO_LOCAL = "no local baseline was run: algorithm=none federation=local"
 
@@ -111,10 +113,11 @@ def price(cells: Sequence[CellResult], results: Sequence[CellResult], fraction: 
     pairs = [(cell, twin) for cell in ordered if (twin := twins[cell.cell_id]) is not None]
     lost = paired_mean([d for pair in pairs if (d := _lost(*pair)) is not None])
     bought = min(_bought(cell) for cell in ordered)
-    rate, text = _rate(lost, bought, ordered)
+    rate, text = _rate(lost, bought, ordered, len(pairs))
     alone = [(cell, local) for cell in ordered if (local := find_local(cell, results)) is not None]
     gain = paired_mean([g for pair in alone if (g := gain_left(*pair)) is not None])
-    reasons = [NO_TWIN] * (not pairs) + [NO_LOCAL] * (gain is None)
+    reasons = [NO_TWIN] * (not pairs) + [NO_LOCAL] * (not alone)
+    reasons += [NO_SCORE] * (bool(pairs) and lost is None)
     return Price(
         cells=ordered,
         score_lost=lost,
@@ -147,12 +150,8 @@ def losses(results: Sequence[CellResult]) -> dict[str, float]:
     return found
 
 
-def _value(cell: CellResult) -> float | None:
-    return None if cell.score is None else cell.score.value
-
-
 def _lost(cell: CellResult, twin: CellResult) -> float | None:
-    own, reached = _value(cell), _value(twin)
+    own, reached = worth(cell), worth(twin)
     return None if own is None or reached is None else reached - own
 
 
@@ -165,19 +164,19 @@ def _bought(cell: CellResult) -> float:
 
 
 def _rate(
-    lost: Interval | None, bought: float, cells: Sequence[CellResult]
+    lost: Interval | None, bought: float, cells: Sequence[CellResult], paired: int
 ) -> tuple[float | None, str]:
     if any((cell.privacy or {}).get("infinite", True) for cell in cells) or bought <= 0:
         return None, NO_PROOF
     if lost is None:
-        return None, NO_TWIN
+        return None, NO_TWIN if paired == 0 else NO_SCORE
     rate = lost.value / bought
     return rate, f"{rate:.3f} of score for the whole of an attacker's advantage"
 
 
 def gain_left(cell: CellResult, local: CellResult) -> float | None:
     """Score above that of the best site alone; both on the held-out records of all sites."""
-    own, found = _value(cell), local.score.per_site if local.score else {}
+    own, found = worth(cell), local.score.per_site if local.score else {}
     models = [value for value in found.values() if value is not None]
     return own - max(models) if own is not None and models else None
 

@@ -44,6 +44,14 @@ def _closest(cell: CellResult, results: Iterable[CellResult], federation: str) -
     return min(fitting, key=lambda o: len(federation_differences(cell, o)), default=None)
 
 
+def worth(cell: CellResult) -> float | None:
+    """The cell's score; of training that ended non-finite what chance is worth; None if unknown."""
+    if cell.score is None:
+        return None
+    ended = cell.score.value is None and cell.status == "collapsed"
+    return cell.score.chance if ended else cell.score.value
+
+
 def collapsed_against(
     cell: CellResult, twin: CellResult | None, fraction: float = COLLAPSE_FRACTION
 ) -> bool | None:

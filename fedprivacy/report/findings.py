@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from fedprivacy.config.schema import SvtConf
 from fedprivacy.pricing.intervals import paired_mean
 from fedprivacy.pricing.price import Price, gain_left
 from fedprivacy.pricing.twins import flatten
@@ -64,6 +65,7 @@ def findings(results: Sequence[CellResult]) -> list[Finding]:
         _svt_first_beats_every(results),
         _svt_decaying_lies_between(results),
         _breast_density_is_most_sensitive(results),
+        _breast_density_is_unpredictable(results),
         _higgs_loses_little(results, 95.0),
         _higgs_loses_little(results, 50.0),
         *(_federation_beats_local(results, case) for case in CASES),
@@ -158,19 +160,49 @@ def _svt_decaying_lies_between(results: Sequence[CellResult]) -> Finding:
     )
 
 
-def _breast_density_is_most_sensitive(results: Sequence[CellResult]) -> Finding:
-    cells = {case: _gaussian(results, case) for case in CASES}
+def _shares_lost(results: Sequence[CellResult]) -> dict[str, Figures]:
+    """Of what the twin learned over chance, how much the Gaussian filter lost, by case and seed."""
 
     def share(cell: CellResult) -> float | None:
-        """Of what the twin learned over chance, how much was lost."""
         twin = exact_twin(cell, results)
         if twin is None or twin.score is None or twin.score.value is None:
             return None
         gain = twin.score.value - twin.score.chance
         return (twin.score.value - _score(cell)) / gain if gain > 0 else None
 
+    return {case: by_seed(_gaussian(results, case), share) for case in CASES}
+
+
+def _breast_density_is_unpredictable(results: Sequence[CellResult]) -> Finding:
+    """Unpredictable: what is lost lies further from its mean than in the other cases."""
+
     def figures() -> Figures:
-        shares = {case: by_seed(cells[case], share) for case in CASES}
+        shares = _shares_lost(results)
+        made_up = any(one.synthetic for one in shares.values())
+        own = _distances(shares.pop("breast_density").by_seed)
+        others = [_distances(one.by_seed) for one in shares.values()]
+        seeds = set(own).intersection(*others)
+        return Figures({s: own[s] - max(other[s] for other in others) for s in seeds}, made_up)
+
+    return _judged(
+        "Breast density is the most unpredictable case",
+        "distance of a seed's share lost from its mean, minus the larger of the others:",
+        figures,
+        lambda d: d > 0,
+    )
+
+
+def _distances(by_seed: Mapping[int, float]) -> dict[int, float]:
+    """How far each seed is from the mean; nothing of a single one."""
+    if len(by_seed) < 2:
+        return {}
+    mean = sum(by_seed.values()) / len(by_seed)
+    return {seed: abs(one - mean) for seed, one in by_seed.items()}
+
+
+def _breast_density_is_most_sensitive(results: Sequence[CellResult]) -> Finding:
+    def figures() -> Figures:
+        shares = _shares_lost(results)
         made_up = any(one.synthetic for one in shares.values())
         own = shares.pop("breast_density").by_seed
         others = [one.by_seed for one in shares.values()]
@@ -225,7 +257,9 @@ def unsaid(rows: Sequence[Row], prices: dict[str, Price]) -> list[dict[str, str]
         wanted = cell.algorithm == "svt" or (
             cell.algorithm == "gaussian" and settings.get("algorithm.percentile") in (50.0, 95.0)
         )
-        if not wanted or cell.schedule != "every_round":
+        usual = cell.algorithm != "svt" or _is_default_svt(settings)
+        of_article = cell.dataset in CASES and cell.federation == "fedavg"
+        if not (wanted and usual and of_article) or row.schedule != "every_round":
             continue
         price, privacy = prices[cell.cell_id], row.privacy or {}
         lost = MISSING if price.score_lost is None else price.score_lost.text()
@@ -242,6 +276,12 @@ def unsaid(rows: Sequence[Row], prices: dict[str, Price]) -> list[dict[str, str]
             }
         )
     return lines
+
+
+def _is_default_svt(settings: Mapping[str, Any]) -> bool:
+    """Whether the filter's own parameters are FLARE's defaults."""
+    usual = asdict(SvtConf())
+    return all(settings.get(f"algorithm.{key}", one) == one for key, one in usual.items())
 
 
 def _supposed(figure: Mapping[str, Any] | None) -> str:

@@ -27,7 +27,7 @@ from fedprivacy.report.price_table import COLUMNS, PriceTable, notes, price_tabl
 from fedprivacy.report.rerun import NOTE as RERUN
 from fedprivacy.report.rerun import command
 from fedprivacy.report.roc import Attack, attack_lines
-from fedprivacy.report.rows import Row
+from fedprivacy.report.rows import AGAINST_TWIN, Row
 from fedprivacy.report.words import (
     MISSING,
     dataset_text,
@@ -35,7 +35,7 @@ from fedprivacy.report.words import (
     protected_text,
     views_text,
 )
-from fedprivacy.result import CellResult
+from fedprivacy.result import CellResult, cell_folders
 
 HTML_FILE = "report.html"
 WORDS = (
@@ -100,7 +100,7 @@ def html_page(
         ("membership", "Membership inference", _shown(pictures, "roc") + _membership(attacks)),
         ("reconstruction", "Reconstruction", _reconstruction(rows, pictures)),
         ("derivations", "Derivation of every epsilon", _derivations(results, folders)),
-        ("failures", "Failed and collapsed cells", _failures(results)),
+        ("failures", "Failed and collapsed cells", _failures(results, rows)),
         ("rerun", "Commands to run each cell again", _commands(results)),
         ("words", "What the words mean", "".join(map(paragraph, WORDS)) + _elsewhere()),
         ("versions", "Versions", _versions(results)),
@@ -173,7 +173,8 @@ def _price_table(one: PriceTable) -> str:
         paragraph(f"{line['algorithm']}, {line['schedule']}: {line['clinician']}.")
         for line in one.lines
     )
-    return f"<h3>{text(one.title)}</h3>{table(one.lines, columns, one.values)}{said}"
+    missing = "".join(paragraph(f"Not priced: {why}.", "note") for why in one.missing)
+    return f"<h3>{text(one.title)}</h3>{table(one.lines, columns, one.values)}{said}{missing}"
 
 
 def _findings(
@@ -196,9 +197,10 @@ def _membership(attacks: Sequence[Attack]) -> str:
     if not attacks:
         return ""
     note = paragraph(
-        "Canaries of all seeds together; intervals are exact (Clopper-Pearson, 95 %). LiRA and "
-        "RMIA "
-        "use the sweep's other seeds as shadow models. An attack that fails proves nothing.",
+        "Canaries of all seeds together; 95 % intervals: with several seeds a bootstrap over "
+        "candidates, as a candidate's scores in several models are not independent; with one seed "
+        "exact (Clopper-Pearson). LiRA and RMIA use the sweep's other seeds as shadow models. An "
+        "attack that fails proves nothing.",
         "note",
     )
     return table(attack_lines(attacks)) + note
@@ -249,7 +251,7 @@ def _derivation(cell: CellResult, folders: Sequence[Path]) -> str:
     from fedprivacy.explain_command import explanation
     from fedprivacy.recount import recount
 
-    folder = next((f / cell.cell_id for f in folders if (f / cell.cell_id).is_dir()), None)
+    folder = cell_folders(folders).get(cell.cell_id)
     if cell.privacy is None or folder is None:
         return paragraph("Nothing was released, or the cell's folder is gone.")
     try:
@@ -262,16 +264,25 @@ def _derivation(cell: CellResult, folders: Sequence[Path]) -> str:
     return preformatted(derived)
 
 
-def _failures(results: Sequence[CellResult]) -> str:
+def _failures(results: Sequence[CellResult], rows: Sequence[Row]) -> str:
+    against = {
+        cell.cell_id: f"score {cell.score.value:.3f}, twin {twin.score.value:.3f}, chance "
+        f"{cell.score.chance:.3f}: next to nothing of what the twin learned"
+        for row in rows
+        for cell in row.cells
+        for twin in row.twins
+        if cell.cell_id in row.against_twin and twin.seed == cell.seed
+        if cell.score is not None and twin.score is not None
+    }
     lines = [
         {
             "cell": _name(cell),
-            "status": cell.status,
+            "status": AGAINST_TWIN if cell.cell_id in against else cell.status,
             "round": "" if cell.round is None else str(cell.round),
-            "reason": cell.reason,
+            "reason": against.get(cell.cell_id, cell.reason),
         }
         for cell in results
-        if cell.status not in ("ok",)
+        if cell.status != "ok" or cell.cell_id in against
     ]
     traces = "".join(
         details(f"{_name(cell)}: traceback", preformatted(str(cell.error.get("traceback", ""))))

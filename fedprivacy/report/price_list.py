@@ -187,9 +187,10 @@ def _references(axes: Any, points: Sequence[Point], fraction: float) -> None:
 
 def _front(axes: Any, points: Sequence[Point], slot: float) -> None:
     """The front, drawn as steps: no other setting is better in both."""
+    places = {id(p): _place(p, slot, order, len(points)) for order, p in enumerate(points)}
     items = [(p.epsilon, p.row.score.mean, p) for p in points if p.row.score]
     best = pareto(items)
-    xs = [_x(p.epsilon, slot) for p in best]
+    xs = [places[id(p)] for p in best]
     ys = [p.row.score.mean for p in best if p.row.score]
     axes.step(xs, ys, where="post", color=FAINT, lw=1.0, zorder=2)
 

@@ -37,13 +37,16 @@ COLUMNS = (
     "worst site",
     "worst class",
     "clinician",
+    "collapsed",
     "verdict",
 )
 NO_BOUND = "no bound is proved"
 NOTES = (
     'What these numbers mean, and what none covers: the section "How we count" of report.html, '
     "docs/how-we-count.md of the project.",
-    "score lost: of the non-private twin's, paired by seed; 95 % bootstrap interval over seeds.",
+    "score lost: of the non-private twin's, paired by seed; 95 % bootstrap interval over seeds. "
+    "Training that ended non-finite counts as chance.",
+    "collapsed: seeds that kept next to nothing of what the twin learned, or ended non-finite.",
     "epsilon proved: upper bound. epsilon measured: lower bound that an attacker showed, with the "
     "ceiling that the audit could have reached; 0 is no evidence of privacy.",
     "exchange rate: score lost over 1 - the largest advantage that the proof leaves an attacker.",
@@ -64,12 +67,14 @@ class PriceTable:
         lines: one for each protection, by column.
         values: of each line, the numbers inside texts that do not begin with theirs, by column.
         differs: settings in which a starred baseline differs besides.
+        missing: what could not be priced, and what to run for it.
     """
 
     title: str
     lines: tuple[Mapping[str, str], ...]
     values: tuple[Mapping[str, float], ...] = ()
     differs: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 def price_tables(rows: Sequence[Row], prices: Mapping[str, Price]) -> list[PriceTable]:
@@ -91,6 +96,9 @@ def price_tables(rows: Sequence[Row], prices: Mapping[str, Price]) -> list[Price
                 lines=tuple(_line(row, price) for row, price in found),
                 values=tuple(_values(price) for _, price in found),
                 differs=tuple(sorted(keys)),
+                missing=tuple(
+                    dict.fromkeys(why for row, one in found for why in _missing(row, one))
+                ),
             )
         )
     return tables
@@ -101,6 +109,13 @@ def notes(tables: Sequence[PriceTable]) -> list[str]:
     keys = sorted({key for one in tables for key in one.differs})
     star = f"*: the baseline that it is compared with differs in {', '.join(keys)} as well."
     return [*NOTES, *([star] if keys else [])]
+
+
+def _missing(row: Row, price: Price) -> list[str]:
+    """What of a row could not be priced, and why."""
+    name = f"{row.algorithm}, {row.schedule}"
+    reasons = [*price.reasons, *([price.data_loss.reason] if price.data_loss.reason else [])]
+    return [f"{name}: {reason}" for reason in reasons]
 
 
 def _values(price: Price) -> dict[str, float]:
@@ -127,6 +142,7 @@ def _line(row: Row, price: Price) -> dict[str, str]:
         "worst site": _harm(price.worst_site),
         "worst class": _harm(price.worst_class),
         "clinician": clinician(row.privacy),
+        "collapsed": f"{len(price.collapsed)} of {len(row.cells)}" if price.collapsed else MISSING,
         "verdict": verdict_text(row),
     }
 
@@ -204,6 +220,7 @@ def price_text(tables: Sequence[PriceTable]) -> str:
         for line in table.lines:
             lines.append(f"{line['algorithm']}, {line['schedule']}")
             lines += [f"  {key}: {line[key]}" for key in COLUMNS[2:] if line[key] != MISSING]
+        lines += [f"not priced: {why}" for why in table.missing]
         lines.append("")
     said = [text for note in notes(tables) for text in textwrap.wrap(note, 110)]
     return "\n".join([*lines, *said]) + "\n" if tables else "no protection to price\n"

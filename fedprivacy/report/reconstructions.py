@@ -15,6 +15,7 @@ from fedprivacy.report.canvas import new_figure
 from fedprivacy.report.palette import HAIRLINE, INK, algorithm_look
 from fedprivacy.report.rows import Row
 from fedprivacy.report.words import dataset_title, delta_text, epsilon_text
+from fedprivacy.result import cell_folders
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,10 +32,10 @@ _BUDGET_PANEL = 2.55
 def load_reconstructions(folders: Sequence[Path]) -> dict[str, Pair]:
     """Originals and reconstructions of every cell that has some, by ``cell_id``."""
     found: dict[str, Pair] = {}
-    for folder in folders:
-        for path in sorted(folder.glob(f"*/{RECONSTRUCTIONS_FILE}")):
+    for cell_id, folder in cell_folders(folders).items():
+        if (path := folder / RECONSTRUCTIONS_FILE).exists():
             with np.load(path) as file:
-                found.setdefault(path.parent.name, (file["originals"], file["reconstructions"]))
+                found[cell_id] = (file["originals"], file["reconstructions"])
     return found
 
 

@@ -17,6 +17,7 @@ from fedprivacy.report.canvas import new_figure
 from fedprivacy.report.palette import FAINT, INK, algorithm_look
 from fedprivacy.report.rows import Row
 from fedprivacy.report.words import dataset_title
+from fedprivacy.result import cell_folders
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,10 +59,10 @@ class Attack:
 def load_audits(folders: Sequence[Path]) -> dict[str, Arrays]:
     """The saved scores of every audited cell below the sweep folders, by ``cell_id``."""
     found: dict[str, Arrays] = {}
-    for folder in folders:
-        for path in sorted(folder.glob(f"*/{AUDIT_FILE}")):
+    for cell_id, folder in cell_folders(folders).items():
+        if (path := folder / AUDIT_FILE).exists():
             with np.load(path) as file:
-                found.setdefault(path.parent.name, {key: file[key] for key in file.files})
+                found[cell_id] = {key: file[key] for key in file.files}
     return found
 
 

@@ -17,6 +17,7 @@ from fedprivacy.pricing.twins import (
     federation_differences,
     find_twin,
     flatten,
+    worth,
 )
 from fedprivacy.report.variants import SHARE, by_algorithm, by_schedule, meant_privacy
 from fedprivacy.report.words import ALGORITHMS, FEDERATIONS, SCHEDULES, rank
@@ -168,11 +169,13 @@ def main_rows(rows: Sequence[Row]) -> list[Row]:
 def estimate(cells: Sequence[CellResult]) -> Estimate | None:
     """Mean score over cells of different seeds; None where none of them has a score.
 
+    Training that ended non-finite counts as chance: without it a mean would be of the survivors.
+
     The sampling error of the held-out records does not shrink with more seeds, because all of
     them are scored on the same records; the spread between seeds does.
     """
     scores = [cell.score for cell in cells if cell.score is not None]
-    values = [score.value for score in scores if score.value is not None]
+    values = [value for cell in cells if (value := worth(cell)) is not None]
     if not values:
         return None
     errors = [s.standard_error for s in scores if s.standard_error is not None]

@@ -49,6 +49,10 @@ def half_the_noise(part: DpSgd, task: LocalTask) -> Any:
     return DpSgd.train(replace(part, noise_multiplier=part.noise_multiplier / 2), task)
 
 
+def a_tenth_less_noise(part: DpSgd, task: LocalTask) -> Any:
+    return DpSgd.train(replace(part, noise_multiplier=0.9 * part.noise_multiplier), task)
+
+
 def no_clip(part: DpSgd, task: LocalTask) -> Any:
     """The same noise, and gradients as long as they are."""
     wide = replace(part, max_grad_norm=1e3, noise_multiplier=part.noise_multiplier / 1e3)
@@ -77,6 +81,9 @@ def shuffled(part: DpSgd, task: LocalTask) -> Any:
 BROKEN: list[tuple[Callable[..., Any], float, float, float]] = [
     (half_the_noise, 2.0, 1.0, 1.0),
     (half_the_noise, 4.0, 0.5, 2.0),
+    (half_the_noise, 2.0, 0.2, 4.0),
+    (half_the_noise, 1.0, 0.1, 2.0),
+    (a_tenth_less_noise, 1.0, 0.05, 1.0),
     (no_clip, 2.0, 1.0, 1.0),
     (no_clip, 2.0, 0.2, 1.0),
     (every_record_in_every_step, 2.0, 0.2, 4.0),

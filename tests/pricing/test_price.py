@@ -17,7 +17,7 @@ from sklearn.isotonic import IsotonicRegression
 from fedprivacy.pricing.data_loss import discarded, equivalent_data_loss
 from fedprivacy.pricing.file import to_json
 from fedprivacy.pricing.frontier import pareto
-from fedprivacy.pricing.price import NO_LOCAL, NO_PROOF, NO_TWIN, losses, price
+from fedprivacy.pricing.price import NO_LOCAL, NO_PROOF, NO_SCORE, NO_TWIN, losses, price
 from fedprivacy.pricing.twins import find_twin
 from fedprivacy.result import CellResult, ScoreBlock
 
@@ -53,6 +53,25 @@ def test_without_a_twin_nothing_is_priced() -> None:
     assert found.score_lost is None
     assert NO_TWIN in found.reasons
     assert found.worst_site is None
+
+
+def test_training_that_ended_non_finite_costs_all_that_the_twin_learned() -> None:
+    twins = [cell(0.9, seed, "none") for seed in (0, 1)]
+    lived = cell(0.8, 0, advantage=0.6)
+    diverged = cell(None, 1, status="collapsed", advantage=0.6)
+    found = price([lived, diverged], [lived, diverged, *twins], 0.2)
+    assert found.score_lost.value == pytest.approx((0.1 + 0.4) / 2)
+    assert found.score_lost.n == 2
+    assert found.collapsed == (diverged.cell_id,)
+    assert found.exchange_rate == pytest.approx(0.25 / 0.4)
+
+
+def test_a_missing_score_is_not_called_a_missing_twin() -> None:
+    failed = replace(cell(0.8, advantage=0.6), score=None, status="failed")
+    found = price([failed], [failed, cell(0.9, algorithm="none")], 0.2)
+    assert found.exchange_text == NO_SCORE
+    assert NO_TWIN not in found.reasons
+    assert NO_SCORE in found.reasons
 
 
 def test_the_exchange_rate_is_score_lost_over_the_fall_of_the_cap() -> None:

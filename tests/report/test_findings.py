@@ -58,7 +58,7 @@ def test_the_first_observation(svt, first, every, synthetic, answer) -> None:
 
 def test_without_cells_every_observation_says_what_to_run() -> None:
     assert {found.answer for found in findings([])} == {NOT_RUN}
-    assert len(findings([])) == 8
+    assert len(findings([])) == 9
 
 
 def at(made, value: float, **changes):
@@ -185,6 +185,13 @@ def test_what_the_article_could_not_say_is_said_of_its_settings(factory: ModuleT
     rows = make_rows(cells)
     prices = {r.first.cell_id: price(r.cells, cells, 0.2) for r in rows if r.protected}
     lines = unsaid(rows, prices)
+    other = [
+        factory.make_result("svt", dataset="higgs", config={"algorithm.fraction": 0.5}),
+        factory.make_result("svt", dataset="wisconsin"),
+        factory.make_result("svt", dataset="higgs", federation="central"),
+    ]
+    others = make_rows(other)
+    assert not unsaid(others, {r.first.cell_id: price(r.cells, other, 0.2) for r in others})
     assert [line["setting"] for line in lines] == ["svt", "gaussian"]
     for line in lines:
         assert line["case"] == "higgs (synthetic)"

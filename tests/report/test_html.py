@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from fedprivacy.cell import run_cell
 from fedprivacy.report.page import table
 from fedprivacy.report.report import write_report
+from fedprivacy.result import write_result
 
 VOID = {"meta", "img", "br", "hr"}
 
@@ -151,3 +153,31 @@ def test_two_sweeps_stand_on_one_page(factory: ModuleType, tmp_path: Path) -> No
 def test_a_falsified_claim_stands_out_wherever_it_stands() -> None:
     assert 'class="bad"' in table([{"verdict": "partial (1/3), falsified (2/3)"}])
     assert 'class="bad"' not in table([{"verdict": "partial (3/3)"}])
+
+
+def test_a_cell_that_collapsed_against_its_twin_stands_among_the_failures(
+    factory: ModuleType, tmp_path: Path
+) -> None:
+    near_chance = factory.make_result("gaussian", seed=0)
+    chance = near_chance.score.chance
+    near_chance = replace(near_chance, score=replace(near_chance.score, value=chance + 0.001))
+    diverged = factory.diverged_result(algorithm="dpsgd", seed=0)
+    for cell in (near_chance, diverged, factory.make_result("none", seed=0)):
+        write_result(tmp_path / cell.cell_id, cell)
+    page = (write_report([tmp_path]).folder / "report.html").read_text()
+    failures = page[page.index('id="failures"') :]
+    failures = failures[: failures.index("</section>")]
+    assert "collapsed against its twin" in failures
+    assert near_chance.cell_id in failures
+    assert "the loss is not finite" in failures
+    prices = page[page.index('id="prices"') : page.index('id="findings"')]
+    assert "1 of 1" in prices  # collapsed
+    assert "no local baseline was run" in prices
+
+
+def test_a_cells_folder_may_have_any_name(sweep: Path, tmp_path: Path) -> None:
+    for number, path in enumerate(sorted(sweep.glob("*/result.json"))):
+        shutil.copytree(path.parent, tmp_path / f"run_{number}")
+    page = (write_report([tmp_path], tmp_path / "out").folder / "report.html").read_text()
+    assert "the cell's folder is gone" not in page
+    assert "LiRA" in page

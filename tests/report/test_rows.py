@@ -58,11 +58,16 @@ def test_one_seed_keeps_its_own_error(factory: ModuleType) -> None:
     assert (found.mean, found.standard_error, found.n) == (result.score.value, 0.011, 1)
 
 
-def test_cells_without_a_score_do_not_count(factory: ModuleType) -> None:
-    assert estimate([factory.failed_result(), factory.diverged_result()]) is None
-    found = estimate([factory.make_result(), factory.diverged_result(seed=1)])
+def test_cells_without_a_score_do_not_count_and_diverged_ones_are_worth_chance(
+    factory: ModuleType,
+) -> None:
+    assert estimate([factory.failed_result()]) is None
+    well, diverged = factory.make_result(), factory.diverged_result(seed=1)
+    found = estimate([well, diverged])
     assert found is not None
-    assert found.n == 1
+    assert found.n == 2
+    assert found.mean == pytest.approx((well.score.value + diverged.score.chance) / 2)
+    assert estimate([replace(diverged, score=None)]) is None
 
 
 def test_the_twin_agrees_in_all_but_the_protection(factory: ModuleType) -> None:
