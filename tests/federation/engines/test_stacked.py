@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -162,6 +163,23 @@ def test_training_that_is_ready_for_other_weights_is_not_used(tiny: Tiny, alone:
         assert alone == left
     runtime.train(0, 1, start)
     assert alone == [0] * 4, "what was ready is handed out once"
+
+
+def test_a_site_without_records_leaves_all_to_one_by_one(
+    tiny: Tiny, alone: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    runtime = CellRuntime(tiny("algorithm=dpsgd", "engine=stacked"))
+    emptied = runtime.nodes[1].train
+    runtime.nodes = (
+        runtime.nodes[0],
+        replace(
+            runtime.nodes[1],
+            train=replace(emptied, train_x=emptied.train_x[:0], train_y=emptied.train_y[:0]),
+        ),
+    )
+    told = [stacked_round.Instruction(p, 1, runtime.initial_weights, None) for p in (0, 1)]
+    assert stacked_round._trained(runtime, told) == []
+    assert "one by one: a site has no records" in caplog.text
 
 
 def test_one_site_is_no_stack(tiny: Tiny, alone: list[int]) -> None:
