@@ -271,6 +271,14 @@ def test_records_are_stacked_once_for_all_rounds_and_cells(tiny: Tiny) -> None:
     assert len(device_records._stacks) == 1
 
 
+def test_an_audited_cell_has_its_own_records(tiny: Tiny) -> None:
+    plain_x = CellRuntime(tiny()).stacked_records([0, 1, 2]).x
+    audited = CellRuntime(tiny("audit=fast", "audit.canaries=50"))
+    again = audited.stacked_records([0, 1, 2])
+    assert torch.equal(again.site(0)[0], audited.nodes[0].train.train_x)
+    assert len(again.x) != len(plain_x)
+
+
 def test_elsewhere_the_single_copies_become_views_of_the_stack(tiny: Tiny) -> None:
     """The meta device stands in for one that is not the CPU."""
     config = tiny()
