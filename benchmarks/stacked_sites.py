@@ -5,7 +5,8 @@ local epoch, batches of 32 (plain) or sampling rate 0.1 (DP-SGD, every step with
 engines run whole federated rounds: messages, masks, noise, statements, averaging; held-out scores
 are left out. On CUDA if there is a device, else on the CPU with one thread, and said so. Runs are
 interleaved in an order that turns around; ratio = median seconds one by one / median seconds
-stacked. The weights of both must agree, and the events must be the same.
+stacked. The weights of both must agree, and the events must be the same. The engine leaves a site
+by itself to one by one, so that K = 1 shows what asking for it costs.
 
     python benchmarks/stacked_sites.py [--repeats 5] [--sites 1 10 50] [--rounds 3] [--json FILE]
 

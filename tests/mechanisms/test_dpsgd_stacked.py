@@ -120,6 +120,17 @@ def test_a_site_that_collapses_stops_where_it_would_and_spoils_no_other() -> Non
         assert torch.equal(ours[index].weights, undisturbed[index].weights)
 
 
+def test_a_loss_that_overflowed_lets_no_finite_weights_leave() -> None:
+    task = sites_of("mlp", strength=1.0).tasks[0]
+    sums, sizes = torch.tensor([4.0, 7.0, math.inf, 2.0]), (2, 0, 3, 1)
+    found = dpsgd_stacked._outcome(task, torch.ones(5), sums, sizes)
+    assert found.trained.steps == 3
+    assert bool(found.weights.isnan().all())
+    sound = dpsgd_stacked._outcome(task, torch.ones(5), sums.clamp(max=9.0), sizes)
+    assert sound.weights.tolist() == [1.0] * 5
+    assert sound.trained == Trained(4, (4 / 2 + 9 / 3 + 2) / 3, (), sizes)
+
+
 def test_a_record_moves_no_other_site() -> None:
     """Bit by bit: the noise is the same, and only the site that has the record changes."""
     made = mechanism()

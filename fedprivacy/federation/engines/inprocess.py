@@ -187,12 +187,7 @@ class InProcessEngine:
     Args:
         server_app: instead of the package's own.
         client_app: instead of the package's own.
-
-    Attributes:
-        grid: what delivers the messages.
     """
-
-    grid: type[InProcessGrid] = InProcessGrid
 
     def __init__(
         self, server_app: ServerApp | None = None, client_app: ClientApp | None = None
@@ -203,10 +198,14 @@ class InProcessEngine:
         self.server_app = server_app or server.app
         self.client_app = client_app or sites.app
 
+    def make_grid(self, sites: int, run_config: RunConfig) -> InProcessGrid:
+        """What delivers the messages of one run."""
+        return InProcessGrid(self.client_app, sites, run_config)
+
     def run(self, sites: int, run_config: RunConfig, conf: EngineConf) -> RecordDict:
         """See ``Engine.run``. Runs in other threads wait for their turn."""
         with running():
-            grid = self.grid(self.client_app, sites, run_config)
+            grid = self.make_grid(sites, run_config)
             context = Context(
                 run_id=grid.run.run_id,
                 node_id=SERVER_NODE,

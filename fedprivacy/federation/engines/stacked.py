@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from flwr.app import Message, MessageType
 
+from fedprivacy.federation.engines.base import RunConfig
 from fedprivacy.federation.engines.inprocess import (
     InProcessEngine,
     InProcessGrid,
@@ -46,4 +47,6 @@ class StackedGrid(InProcessGrid):
 class StackedEngine(InProcessEngine):
     """Runs a cell's apps in this process, their training stacked."""
 
-    grid = StackedGrid
+    def make_grid(self, sites: int, run_config: RunConfig) -> InProcessGrid:
+        """See ``InProcessEngine.make_grid``."""
+        return StackedGrid(self.client_app, sites, run_config)

@@ -315,7 +315,7 @@ def test_round_1_waits_for_all_sites(tiny: Tiny, monkeypatch: pytest.MonkeyPatch
             Gathering.asked += 1
             return list(super().get_node_ids())[: Gathering.asked]
 
-    monkeypatch.setattr(inprocess.InProcessEngine, "grid", Gathering)
+    monkeypatch.setattr(inprocess, "InProcessGrid", Gathering)
     outcome = run_federation(tiny())
     assert Gathering.asked == 3
     per_round = [{e.site for e in outcome.events if e.round == number} for number in (1, 2, 3)]
@@ -346,7 +346,7 @@ def test_nothing_depends_on_the_order_of_arrival(
             replies = super().send_and_receive([sent[i] for i in order], timeout=timeout)
             return replies[::-1]
 
-    monkeypatch.setattr(inprocess.InProcessEngine, "grid", Shuffled)
+    monkeypatch.setattr(inprocess, "InProcessGrid", Shuffled)
     shuffled = run_federation(config)
     assert digest(shuffled) == digest(usual)
     assert list(shuffled.weights) == list(usual.weights)

@@ -61,7 +61,7 @@ def test_an_interruption_breaks_off_the_work_in_hand(sites: Callable[..., Client
     def main(grid: Grid, context: Context) -> None:
         assert isinstance(grid, InProcessGrid)
         thread: SiteThread = grid._thread
-        thread._tasks.put((None, None))  # type: ignore[arg-type]
+        thread._tasks.put(lambda: endless(None, None))  # type: ignore[arg-type]
         assert entered.wait(5)
         raise KeyboardInterrupt
 

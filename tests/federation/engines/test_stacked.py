@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -164,6 +165,23 @@ def test_training_that_is_ready_for_other_weights_is_not_used(tiny: Tiny, alone:
     assert alone == [0] * 4, "what was ready is handed out once"
 
 
+def test_a_site_without_records_leaves_all_to_one_by_one(
+    tiny: Tiny, alone: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    runtime = CellRuntime(tiny("algorithm=dpsgd", "engine=stacked"))
+    emptied = runtime.nodes[1].train
+    runtime.nodes = (
+        runtime.nodes[0],
+        replace(
+            runtime.nodes[1],
+            train=replace(emptied, train_x=emptied.train_x[:0], train_y=emptied.train_y[:0]),
+        ),
+    )
+    told = [stacked_round.Instruction(p, 1, runtime.initial_weights, None) for p in (0, 1)]
+    assert stacked_round._trained(runtime, told) == []
+    assert "one by one: a site has no records" in caplog.text
+
+
 def test_one_site_is_no_stack(tiny: Tiny, alone: list[int]) -> None:
     for words in (("federation=central",), ("federation=central", "algorithm=dpsgd")):
         expected = run_federation(tiny(*words))
@@ -251,6 +269,14 @@ def test_records_are_stacked_once_for_all_rounds_and_cells(tiny: Tiny) -> None:
     assert CellRuntime(tiny("algorithm=dpsgd")).stacked_records([0, 1, 2]) is first
     assert runtime.stacked_records([2, 1, 0]) is not first
     assert len(device_records._stacks) == 1
+
+
+def test_an_audited_cell_has_its_own_records(tiny: Tiny) -> None:
+    plain_x = CellRuntime(tiny()).stacked_records([0, 1, 2]).x
+    audited = CellRuntime(tiny("audit=fast", "audit.canaries=50"))
+    again = audited.stacked_records([0, 1, 2])
+    assert torch.equal(again.site(0)[0], audited.nodes[0].train.train_x)
+    assert len(again.x) != len(plain_x)
 
 
 def test_elsewhere_the_single_copies_become_views_of_the_stack(tiny: Tiny) -> None:
