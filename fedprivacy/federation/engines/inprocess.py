@@ -21,10 +21,10 @@ from fedprivacy.config.schema import EngineConf
 from fedprivacy.federation.engines.base import RunConfig
 from fedprivacy.federation.engines.local_grid import (
     CLIENT_ERROR,
-    SERVER_NODE,
     LocalGrid,
     private_copy,
     running,
+    server_context,
     task_identity,
 )
 from fedprivacy.federation.flower import quiet_flower
@@ -206,13 +206,7 @@ class InProcessEngine:
         """See ``Engine.run``. Runs in other threads wait for their turn."""
         with running():
             grid = self.make_grid(sites, run_config)
-            context = Context(
-                run_id=grid.run.run_id,
-                node_id=SERVER_NODE,
-                node_config={},
-                state=RecordDict(),
-                run_config=dict(run_config),
-            )
+            context = server_context(grid, run_config)
             try:
                 with quiet_flower(), task_identity(grid.run.run_id):
                     self.server_app(grid, context)

@@ -101,6 +101,17 @@ class LocalGrid(Grid):  # type: ignore[misc]
         return [self._replies.pop(key) for key in message_ids if key in self._replies]
 
 
+def server_context(grid: LocalGrid, run_config: RunConfig) -> Context:
+    """The ServerApp's own state at the beginning of a run."""
+    return Context(
+        run_id=grid.run.run_id,
+        node_id=SERVER_NODE,
+        node_config={},
+        state=RecordDict(),
+        run_config=dict(run_config),
+    )
+
+
 def private_copy(message: Message) -> Message:
     """The message with records of its own; what they hold and cannot be changed stays shared.
 

@@ -8,16 +8,16 @@ import time
 from collections.abc import Iterable
 from multiprocessing.connection import wait
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import ServerApp
 
 from fedprivacy.config.schema import EngineConf
 from fedprivacy.federation.engines.base import RunConfig
 from fedprivacy.federation.engines.local_grid import (
     CLIENT_ERROR,
-    SERVER_NODE,
     LocalGrid,
     running,
+    server_context,
     task_identity,
 )
 from fedprivacy.federation.engines.site_worker import (
@@ -128,13 +128,7 @@ class ProcessEngine:
         with running():
             workers = open_workers(min(sites, conf.workers or os.cpu_count() or 1))
             grid = ProcessGrid(workers, self.client_app, sites, run_config)
-            context = Context(
-                run_id=grid.run.run_id,
-                node_id=SERVER_NODE,
-                node_config={},
-                state=RecordDict(),
-                run_config=dict(run_config),
-            )
+            context = server_context(grid, run_config)
             try:
                 with quiet_flower(), task_identity(grid.run.run_id):
                     self.server_app(grid, context)
