@@ -35,10 +35,10 @@ dashboard: setup  ## watch a study in the browser (STUDY=outputs/tuning/tune_hig
 	$(BIN)/optuna-dashboard $(STUDY)/study.log --port $(PORT)
 
 test: setup  ## run the whole test suite, as CI does
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: setup  ## run the tests that take seconds
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .

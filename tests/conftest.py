@@ -21,6 +21,16 @@ absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 # Shells start background jobs with Ctrl-C ignored; tests of interruption need Python's own handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+LONG = ("test_notebooks", "test_command", "test_tune_command", "test_sweeps", "test_postgresql")
+"""Files that take a minute or more, the longest first: none should begin when a worker is alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; the order within a file, and of the others, stays."""
+    names = list(LONG)
+    items.sort(key=lambda i: names.index(i.path.stem) if i.path.stem in names else len(names))
+
+
 TINY = {
     "algorithm": "none",
     "dataset": "wisconsin",
