@@ -556,10 +556,13 @@ class SweepConf:
     Attributes:
         name: name of the sweep: its folder under outputs/ and its MLflow experiment.
         workers: worker processes.
+        twins: whether the twin without protection of a cell is run too where no grid has it;
+            without one a cell has no price.
     """
 
     name: str = "default"
     workers: int = 1
+    twins: bool = True
 
 
 @dataclass(frozen=True)

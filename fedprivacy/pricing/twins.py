@@ -10,7 +10,7 @@ from fedprivacy.result import CellResult
 COLLAPSE_FRACTION = 0.2
 """Default of ``collapse.fraction``."""
 
-_MUST_AGREE = ("dataset.", "model.", "audit.")
+MUST_AGREE = ("dataset.", "model.", "audit.")
 _MAY_DIFFER = ("algorithm.", "schedule.", "privacy.", "seed")
 
 
@@ -39,7 +39,7 @@ def _closest(cell: CellResult, results: Iterable[CellResult], federation: str) -
         if other.algorithm == "none"
         and (other.dataset, other.federation, other.model, other.seed, other.synthetic)
         == (cell.dataset, federation, cell.model, cell.seed, cell.synthetic)
-        and not any(key.startswith(_MUST_AGREE) for key in _config_differences(cell, other))
+        and not any(key.startswith(MUST_AGREE) for key in _config_differences(cell, other))
     ]
     return min(fitting, key=lambda o: len(federation_differences(cell, o)), default=None)
 

@@ -32,6 +32,7 @@ _AROUND = [
      (far + 2, 0), (-far - 2, 0))
 ]  # fmt: skip
 _FEWEST_DECADES = 1.5
+_POINT, _LEVEL = "point-", "level"
 
 
 @dataclass(frozen=True)
@@ -175,10 +176,10 @@ def _references(axes: Any, points: Sequence[Point], fraction: float) -> None:
     # Rows of other settings may have other twins: each distinct one has its line.
     twins = sorted({round(p.row.twin_score.mean, 4) for p in points if p.row.twin_score})
     for twin in twins:
-        axes.axhline(twin, color=INK, lw=0.9, ls=(0, (6, 2)), zorder=1)
+        axes.axhline(twin, color=INK, lw=0.9, ls=(0, (6, 2)), zorder=1, gid=_LEVEL)
     if chance is None:
         return
-    axes.axhline(chance, color=CHANCE.colour, lw=0.8, zorder=1)
+    axes.axhline(chance, color=CHANCE.colour, lw=0.8, zorder=1, gid=_LEVEL)
     if twins and twins[-1] > chance:
         gained = twins[-1] - chance
         zone = (chance - 0.08 * gained, chance + fraction * gained)
@@ -226,21 +227,22 @@ def _point(axes: Any, point: Point, low: float, slot: float, order: int, total: 
     axes.errorbar(
         [x], [score.mean], yerr=[error], fmt=look.marker, color=look.colour, ms=5.5, capsize=2,
         lw=0.9, mfc=look.colour if point.row.first.schedule == "every_round" else "white", zorder=4,
-    )[0].set_gid(f"point-{id(point)}")  # fmt: skip
+    )[0].set_gid(f"{_POINT}{id(point)}")  # fmt: skip
 
 
 def number_points(axes: Any, numbered: Sequence[tuple[Point, int]]) -> None:
-    """Write each point's number beside it, where it covers neither marker nor number."""
+    """Write each point's number beside it, clear of markers, numbers and level lines."""
     from matplotlib.patheffects import withStroke
 
-    markers = [line for line in axes.lines if line.get_gid()]
+    markers = [line for line in axes.lines if str(line.get_gid()).startswith(_POINT)]
     places = {line.get_gid(): line.get_xydata()[0] for line in markers}
     figure = axes.figure
     scale = figure.dpi / 72
     spots = {gid: axes.transData.transform(xy) for gid, xy in places.items()}
     taken = [_box(x, y, 5 * scale, 5 * scale) for x, y in spots.values()]
+    taken += [_strip(axes, line, scale) for line in axes.lines if line.get_gid() == _LEVEL]
     for point, number in numbered:
-        gid = f"point-{id(point)}"
+        gid = f"{_POINT}{id(point)}"
         x, y = spots[gid]
         wide = (2.3 + 2.6 * len(str(number))) * scale
         options = [
@@ -253,6 +255,12 @@ def number_points(axes: Any, numbered: Sequence[tuple[Point, int]]) -> None:
             va="center", fontsize=6.5, color=INK, zorder=6,
             path_effects=[withStroke(linewidth=1.6, foreground="white")],
         )  # fmt: skip
+
+
+def _strip(axes: Any, line: Any, scale: float) -> Box:
+    """What a level line takes of a panel, pixels."""
+    _, y = axes.transData.transform((0.0, line.get_ydata()[0]))
+    return axes.bbox.x0, y - scale, axes.bbox.x1, y + scale
 
 
 def _box(x: float, y: float, half_width: float, half_height: float) -> Box:

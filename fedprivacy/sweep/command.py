@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
         if not (args.multirun or str(base.hydra.mode or "").endswith("MULTIRUN")):
             return _run_single(argv, args.overrides, dirs)
         if _uses_stock_sweeper(base):
-            return _run_sweep(make_plan(args.overrides, dirs))
+            return _run_sweep(_priced(make_plan(args.overrides, dirs), dirs))
         return _run_hydra_multirun(argv, args.overrides, dirs)
     except (ConfigError, DataError) as error:
         print(_complaint(error), file=sys.stderr)
@@ -124,6 +124,21 @@ def _run_composed(cfg: DictConfig) -> CellResult:
     single = str(hydra.mode).endswith("RUN") and not str(hydra.mode).endswith("MULTIRUN")
     _recorder(config, "cells" if single else config.sweep.name)(result, folder)
     return result
+
+
+def _priced(plan: Plan, dirs: Sequence[str]) -> Plan:
+    """The plan with the twins that it lacks, and a word on them."""
+    from fedprivacy.sweep.twins import with_twins
+
+    whole = with_twins(plan, dirs)
+    if added := len(whole.cells) - len(plan.cells):
+        cells = "1 cell" if added == 1 else f"{added} cells"
+        print(
+            f"{cells} without protection added, for the price of the others to be known; "
+            "sweep.twins=false leaves them out",
+            file=sys.stderr,
+        )
+    return whole
 
 
 def _run_sweep(plan: Plan) -> int:

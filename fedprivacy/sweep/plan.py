@@ -78,13 +78,24 @@ def make_plan(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Plan
         cells: dict[str, PlannedCell] = {}
         composer = Composer(tuple(fixed), tuple(config_dirs), group_names(base))
         for words in combinations(base, fixed, typed_axes):
-            cell = _plan_cell(composer, words, folder)
+            cell = plan_cell(composer, words, folder)
             cells.setdefault(cell.cell_id, cell)
         settings = next(iter(cells.values())).config
         return Plan(settings.sweep.name, folder, tuple(cells.values()), settings)
 
 
-def _plan_cell(composer: Composer, words: Sequence[str], folder: Path) -> PlannedCell:
+def plan_cell(composer: Composer, words: Sequence[str], folder: Path) -> PlannedCell:
+    """One cell, composed and validated.
+
+    Args:
+        composer: of what all cells share.
+        words: overrides of this cell beside those.
+        folder: of the sweep.
+
+    Raises:
+        ConfigError: the cell cannot be run as it says.
+        DataError: its real files are missing.
+    """
     composed = composer.compose_words(words)
     try:
         config = to_cell_config(composed.node)

@@ -2,7 +2,9 @@
 
 Each of many sites sends +C or -C on one coordinate, by a fair coin: the two updates that are
 furthest apart, so that what leaves the site is the best score there is. Sites are independent, each
-with its own noise, so each is a canary of the filter's own bound (one site, replace_one).
+with its own noise, so each is a canary of the filter's own bound (one site, replace_one). The other
+coordinates hold noise alone, whose law is tested by itself: half of it is too little to be guessed
+from, and still not what the ledger bills.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ import numpy as np
 import pytest
 import torch
 from mechanisms.conftest import build_task
+from scipy import stats
 
 from fedprivacy.accounting import Event, epsilon
+from fedprivacy.audit.engine_selftest import noise_p_value
 from fedprivacy.audit.one_run import guess_counts, one_run_bound
 from fedprivacy.mechanisms.gaussian_clipped import ClippedGaussian
 from fedprivacy.training.task import LocalTask, Trained
@@ -60,6 +64,28 @@ def audited(part: ClippedGaussian, send: Send) -> tuple[float, float]:
     tried = len(scores) * len(counts)
     bounds = [one_run_bound(s, coins, delta=DELTA, counts=counts, tried=tried) for s in scores]
     return epsilon(events, DELTA, "replace_one"), max(bound.epsilon for bound in bounds)
+
+
+def half_the_noise(part: ClippedGaussian, update: torch.Tensor, task: LocalTask) -> torch.Tensor:
+    return as_it_is(ClippedGaussian(part.clip, part.noise_multiplier / 2, part.noise), update, task)
+
+
+def noise_p(part: ClippedGaussian, send: Send, sites: int = 60) -> float:
+    """Probability of as little noise as the filter's, under the noise that it bills."""
+    tasks = [build_task(n=2, round_number=1, site=site) for site in range(sites)]
+    sent = [send(part, torch.tensor([part.clip, 0.0, 0.0]), task)[1:] for task in tasks]
+    left = torch.cat(sent).double().numpy() / part.clip
+    billed = part.release(tasks[0], TRAINED).dp_event.noise_multiplier
+    if part.noise == "laplace":  # twice |noise| over its scale is chi-square with two degrees
+        return float(stats.chi2.cdf(2 * np.abs(left).sum() / billed, 2 * len(left)))
+    return noise_p_value(left, billed, 1)
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "laplace"])
+def test_a_filter_with_half_its_noise_is_found_out(noise: str) -> None:
+    part = ClippedGaussian(0.7, 4.0, noise)
+    assert noise_p(part, as_it_is) > 0.001
+    assert noise_p(part, half_the_noise) < 1e-6
 
 
 @pytest.mark.slow

@@ -207,12 +207,36 @@ def test_the_search_stays_within_public_bounds_and_repeats() -> None:
     target = torch.randn(task.parameters.size, generator=torch.Generator().manual_seed(2))
     runs = [
         OptimisationAttack(15, 0.2, 0.7).run(
-            task.parameters, task.loss, target, task.y, (1, 14, 14), lambda v: v
+            task.parameters, task.loss, target, task.y, victims.prior, lambda v: v
         )
         for _ in range(2)
     ]
     assert torch.equal(*runs)
     assert 0.2 <= float(runs[0].min()) <= float(runs[0].max()) <= 0.7
+
+
+def test_the_search_starts_from_the_prior_too() -> None:
+    victims, task_of = image_victims()
+    prior = victims.x[1]  # a good guess: no step can better it
+    task = task_of(prior[None], victims.y[1:2], 0)
+    loss = task.loss(task.parameters.model(prior[None]), task.y)
+    parts = torch.autograd.grad(loss, list(task.parameters.model.parameters()))
+    target = torch.cat([part.reshape(-1) for part in parts])
+    attack = OptimisationAttack(2, 0.0, 1.0, total_variation=0.0)
+    found = attack.run(task.parameters, task.loss, target, task.y, prior, lambda v: v)
+    assert torch.equal(found, prior)
+    without = torch.zeros_like(prior)
+    other = attack.run(task.parameters, task.loss, target, task.y, without, lambda v: v)
+    assert (other - prior).abs().max() > 0.1
+
+
+def test_what_looks_like_the_prior_is_not_recognised() -> None:
+    zero = np.zeros((3, 2, 2))
+    found = Reconstruction(
+        OPTIMISED, "structural similarity", zero, zero, (0.8, 0.8, 0.4), (0.1,) * 3, (0.0, 0.3, 2.0)
+    )
+    assert found.recognised == 1
+    assert "RDLV above 0.1" in found.to_json()["recognised_means"]
 
 
 def test_the_weakest_round_is_chosen() -> None:

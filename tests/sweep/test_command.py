@@ -97,7 +97,9 @@ def test_hydra_flags_work_as_hydra_users_expect(
     assert main(["run", "--help"]) == 0
     helped = capfd.readouterr().out
     assert "schedule: base_schedule, every_nth, every_round, first_round, last_round" in helped
-    assert "sweeps: article, article_audited, demo, reconstruction_budgets" in helped
+    assert (
+        "sweeps: article, article_audited, article_images, demo, reconstruction_budgets" in helped
+    )
     assert "tests" not in helped
     assert main([]) == 2
     assert main(["fly"]) == 2
