@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shutil
 import textwrap
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedprivacy.accounting.ledger import Ledger
+from fedprivacy.config.schema import CellConfig, TuningConf
 from fedprivacy.data.base import records_per_patient
 from fedprivacy.data.cache import load_data
 from fedprivacy.report.files import write_text
@@ -20,6 +23,7 @@ from fedprivacy.tuning import floor as twin
 from fedprivacy.tuning import recommendation, trial
 from fedprivacy.tuning.guidance import Guidance, guide
 from fedprivacy.tuning.outcome import outcome_of
+from fedprivacy.tuning.ownership import RETRY_OF
 from fedprivacy.tuning.recommendation import Candidate, candidates, choose, confirm
 from fedprivacy.tuning.recommended_file import rerun_command, write_recommended
 from fedprivacy.tuning.search import Search
@@ -30,14 +34,14 @@ from fedprivacy.tuning.search_price import (
     read_ledgers,
     resolve_scheme,
 )
-from fedprivacy.tuning.storage import JOURNAL, dashboard_command
+from fedprivacy.tuning.storage import JOURNAL, dashboard_command, open_storage
 from fedprivacy.tuning.trial import CLAIM, Recorder
 from fedprivacy.tuning.worker import count
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-SUMMARY, TABLE = "study.json", "trials.csv"
+SUMMARY, TABLE, PENDING = "study.json", "trials.csv", ".closing.json"
 SCHEMA = 1
 
 
@@ -69,9 +73,7 @@ def close_study(search: Search, record: Recorder) -> Closed:
     tuning = search.config.tuning
     trials = tuple(search.study.get_trials(deepcopy=False))
     found = candidates(trials, tuning.mode)
-    chosen = found if tuning.mode == "front" else found[: max(1, tuning.confirm)]
-    if tuning.confirm:
-        chosen = confirm(chosen, search.config, search.composer, search.floor, record)
+    chosen = _confirmed(search, found, record)
     recommended = choose(chosen, tuning)
     price = _price(search, trials, recommended)
     paths = []
@@ -85,6 +87,27 @@ def close_study(search: Search, record: Recorder) -> Closed:
         paths += guidance.paths
     closed = Closed(search, trials, tuple(chosen), recommended, price, tuple(paths), guidance)
     return _written(closed)
+
+
+def _confirmed(search: Search, found: Sequence[Candidate], record: Recorder) -> list[Candidate]:
+    """The best candidates on fresh seeds.
+
+    Where the least epsilon is sought the first candidates are those that luck put lowest: the
+    search goes on upwards until one holds.
+    """
+    tuning = search.config.tuning
+    many = len(found) if tuning.mode == "front" else max(1, tuning.confirm)
+    if not tuning.confirm:
+        return list(found[:many])
+    chosen = list[Candidate]()
+    for start in range(0, len(found), max(1, many)):
+        batch = found[start : start + many]
+        chosen += confirm(batch, search.config, search.composer, search.floor, record)
+        held = any(candidate.feasible for candidate in chosen)
+        above = found[start + many : start + many + 1]
+        if tuning.mode != "floor" or held or not above or not above[0].feasible:
+            break
+    return chosen
 
 
 def _price(
@@ -110,20 +133,46 @@ def _price(
 def ledgers_of(search: Search, trials: Sequence[FrozenTrial]) -> tuple[list[Ledger], int]:
     """What every run of the study released, and of how many trials that is not known here."""
     tuning = search.config.tuning
-    places = [
-        Path(tuning.dir) / name for name in (trial.TRIALS, twin.FOLDER, recommendation.FOLDER)
-    ]
+    own = (trial.TRIALS, twin.FOLDER, recommendation.FOLDER)
+    places = [*(Path(tuning.dir) / name for name in own), *search.beside]
     ledgers, unreadable = read_ledgers([place for place in places if place.is_dir()])
     trained = [t for t in trials if (o := outcome_of(t)) is not None and o.cell_rounds > 0]
     elsewhere = [t for t in trained if not trial.trial_folder(tuning, t.number).is_dir()]
-    return ledgers, unreadable + len(elsewhere)
+    again, unknown = _broken_off(tuning, trials)
+    return [*ledgers, *again], unreadable + len(elsewhere) + unknown
+
+
+def _broken_off(tuning: TuningConf, trials: Sequence[FrozenTrial]) -> tuple[list[Ledger], int]:
+    """What trials of dead workers released at most, and of how many that is not known.
+
+    The ledger of a run is written at its end. A trial that was tried again with the same settings
+    released no more than its repetition, which is therefore counted twice.
+    """
+    repeated = {one.user_attrs.get(RETRY_OF): one for one in trials}
+    found, unknown = list[Ledger](), 0
+    for one in trials:
+        if one.state.name != "FAIL" or outcome_of(one) is not None:
+            continue
+        ledgers, bad = list[Ledger](), 1
+        retry = repeated.get(one.number)
+        if retry is not None and retry.state.name in ("COMPLETE", "PRUNED"):
+            ledgers, bad = read_ledgers([trial.trial_folder(tuning, retry.number)])
+        found += ledgers
+        unknown += bad
+    return found, unknown
 
 
 def _written(closed: Closed) -> Closed:
-    folder = Path(closed.search.config.tuning.dir)
-    write_json(folder / SUMMARY, summary(closed))
+    search, folder = closed.search, Path(closed.search.config.tuning.dir)
+    told = summary(closed)
+    if is_private(search):
+        # The rest is deleted first, so that a study that is told of is one that was forgotten.
+        kept = None if closed.recommended is None else closed.recommended.trial
+        write_json(folder / PENDING, {"kept": kept, "summary": told})
+    else:
+        write_json(folder / SUMMARY, told)
     paths = [*closed.paths, folder / SUMMARY]
-    if closed.search.config.tuning.publish == "all":
+    if not is_private(search):
         paths.append(write_text(folder / TABLE, trials_csv(closed.trials)))
     return replace(closed, paths=tuple(paths))
 
@@ -131,9 +180,14 @@ def _written(closed: Closed) -> Closed:
 def summary(closed: Closed) -> dict[str, Any]:
     """The study as JSON values; of a private search, no more than the recommended trial."""
     search, tuning = closed.search, closed.search.config.tuning
-    best_only = tuning.publish == "best_only"
+    best_only = is_private(search)
     counts = count(closed.trials)
-    shown = [closed.recommended] if best_only and closed.recommended else closed.best
+    best = [candidate.to_json() for candidate in closed.best]
+    recommended = None if closed.recommended is None else closed.recommended.to_json()
+    if best_only and recommended is not None:
+        # Its number would tell that so many were tried.
+        recommended["trial"] = None
+        best = [recommended]
     return {
         "schema": SCHEMA,
         "study": tuning.name,
@@ -144,8 +198,8 @@ def summary(closed: Closed) -> dict[str, Any]:
         "claim": search.study.user_attrs.get(CLAIM),
         "floor": search.floor.to_json(),
         "trials": None if best_only else {**vars(counts), "asked": search.n_trials},
-        "best": [candidate.to_json() for candidate in shown if candidate],
-        "recommended": closed.recommended and closed.recommended.to_json(),
+        "best": best,
+        "recommended": recommended,
         "rerun": rerun_command(search.config) if closed.recommended else None,
         "price": closed.price and closed.price.to_json(),
         "space": {p.key: p.to_json() for p in search.space},
@@ -182,27 +236,42 @@ def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
 
-def forget(closed: Closed) -> None:
-    """Delete everything of a private search but the recommended trial: only that is published."""
-    search, tuning = closed.search, closed.search.config.tuning
-    folder = Path(tuning.dir)
-    kept = str(closed.recommended.trial) if closed.recommended else None
-    for path in (folder / trial.TRIALS).glob("*"):
-        if path.name != kept:
-            shutil.rmtree(path)
-    if kept is not None:
-        # Its number would tell that so many were tried.
-        (folder / trial.TRIALS / kept).rename(folder / trial.TRIALS / "best")
+def forget(config: CellConfig) -> bool:
+    """Delete all of a private search but the recommended trial; whether it was at its end.
+
+    Begun over again where it was broken off: only then is the study told of.
+    """
     import optuna
 
-    optuna.delete_study(study_name=search.study.study_name, storage=search.storage)
+    tuning = config.tuning
+    folder = Path(tuning.dir)
+    if not (folder / PENDING).is_file():
+        return (folder / SUMMARY).is_file()
+    pending = json.loads((folder / PENDING).read_text(encoding="utf-8"))
+    best = folder / trial.TRIALS / "best"
+    kept = folder / trial.TRIALS / str(pending["kept"])
+    if kept.is_dir():
+        # Its number would tell that so many were tried.
+        kept.rename(best)
+    for path in [*(folder / trial.TRIALS).glob("*"), folder / recommendation.FOLDER]:
+        if path != best and path.is_dir():
+            shutil.rmtree(path)
+    with suppress(KeyError):
+        optuna.delete_study(study_name=tuning.name, storage=open_storage(tuning))
     if tuning.storage is None:
         (folder / JOURNAL).unlink(missing_ok=True)
+    write_json(folder / SUMMARY, pending["summary"])
+    (folder / PENDING).unlink()
+    return True
 
 
 def is_private(search: Search) -> bool:
     """Whether nothing but the recommended trial may outlive the study."""
-    tuning = search.config.tuning
+    return keeps_best_only(search.config.tuning)
+
+
+def keeps_best_only(tuning: TuningConf) -> bool:
+    """See ``is_private``."""
     return tuning.publish == "best_only" or tuning.search_price.scheme == RANDOM
 
 

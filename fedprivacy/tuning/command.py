@@ -15,14 +15,15 @@ from fedprivacy.errors import ConfigError, DataError
 from fedprivacy.sweep.command import BAD_CONFIG, FAILED, INTERRUPTED, OK
 from fedprivacy.tracking.store import Recorder
 from fedprivacy.tuning.closing import (
-    SUMMARY,
     Closed,
     close_study,
     closing_words,
     forget,
     is_private,
+    keeps_best_only,
 )
-from fedprivacy.tuning.floor import find_floor
+from fedprivacy.tuning.contract import check_folder, keep_folder
+from fedprivacy.tuning.floor import FOLDER, find_floor
 from fedprivacy.tuning.search import Search, open_search, part_of_front, prepare, run_search
 from fedprivacy.tuning.space import SearchSpace
 from fedprivacy.tuning.storage import study_lock
@@ -32,11 +33,13 @@ from fedprivacy.tuning.worker import SearchFailed
 _EPILOG = """\
 examples:
   fedprivacy tune +sweeps=tune_higgs                     budget 3: the best score at epsilon 3
-  fedprivacy tune +sweeps=tune_higgs tuning.budget=1     another budget
-  fedprivacy tune +sweeps=tune_higgs tuning.mode=floor   the least epsilon that does not collapse
-  fedprivacy tune +sweeps=tune_higgs tuning=private_random   a search with a proved price
+  fedprivacy tune +sweeps=tune_higgs tuning.budget=1 tuning.name=higgs_1     another budget
+  fedprivacy tune +sweeps=tune_higgs tuning.mode=floor tuning.name=least
+                                                         the least epsilon that does not collapse
+  fedprivacy tune +sweeps=tune_higgs_private             a private search with a proved price
 
-Start it again to resume, start several to share the work; all tuning.* keys: fedprivacy run --cfg
+Start it again to resume, start several to share the work; a name (and its folder
+outputs/tuning/NAME) is one study's. All tuning.* keys: fedprivacy run --cfg
 job --package tuning. A study of its own: -d with a folder of yours, or sweeps/NAME.yaml here.
 """
 
@@ -83,9 +86,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _tune(config: CellConfig, space: SearchSpace, composer: Composer) -> int:
     tuning = config.tuning
-    if _was_private_and_finished(config):
-        print(f"{tuning.name}: finished before; only its recommended trial was kept")
-        return OK
+    check_folder(config, space)
+    with study_lock(tuning):
+        if keeps_best_only(tuning) and forget(config):
+            print(f"{tuning.name}: finished before; only its recommended trial was kept")
+            return OK
     record = _recorder(config)
     if tuning.mode == "front" and tuning.front == "union":
         return _union(config, space, composer, record)
@@ -101,9 +106,9 @@ def _finish(search: Search, record: Recorder) -> Closed:
         closed = close_study(search, record)
         print(closing_words(closed))
         if is_private(search):
-            forget(closed)
+            forget(search.config)
         elif record.enabled:
-            _record_files(closed, record)
+            _record_files(closed.paths, search.config, record)
     return closed
 
 
@@ -111,17 +116,23 @@ def _union(config: CellConfig, space: SearchSpace, composer: Composer, record: R
     """A study for each budget, one after another, then all of them as one front."""
     with study_lock(config.tuning):
         floor = find_floor(config, composer, record)
+        keep_folder(config, space)
+    beside = (Path(config.tuning.dir) / FOLDER,)
     parts = []
     for budget in sorted(config.tuning.budgets):
         print(f"budget {budget:g}", file=sys.stderr)
         part = part_of_front(config, budget)
-        parts.append(_finish(open_search(part, space, composer, record, floor), record))
+        search = open_search(part, space, composer, record, floor, beside)
+        parts.append(_finish(search, record))
     with study_lock(config.tuning):
-        print(close_union(config, composer, parts))
+        union = close_union(config, composer, parts)
+    print(union.words)
+    if record.enabled:
+        _record_files(union.paths, config, record)
     return OK
 
 
-def _record_files(closed: Closed, record: Recorder) -> None:
+def _record_files(paths: Sequence[Path], config: CellConfig, record: Recorder) -> None:
     """The study's files in one MLflow run of their own, beside the trials' runs."""
     from fedprivacy.tracking.summary import record_summary
     from fedprivacy.tracking.sync import sync
@@ -129,13 +140,8 @@ def _record_files(closed: Closed, record: Recorder) -> None:
     if record.missed:
         folders = sorted({folder.parent for folder in record.missed})
         sync(folders, uri=record.uri, experiment=record.experiment, sweep_id=record.sweep_id)
-    name = closed.search.config.tuning.name
-    record_summary(closed.paths, uri=record.uri, experiment=record.experiment, sweep_id=name)
-
-
-def _was_private_and_finished(config: CellConfig) -> bool:
-    tuning = config.tuning
-    return tuning.publish == "best_only" and (Path(tuning.dir) / SUMMARY).is_file()
+    name = config.tuning.name
+    record_summary(paths, uri=record.uri, experiment=record.experiment, sweep_id=name)
 
 
 def _recorder(config: CellConfig) -> Recorder:
@@ -145,5 +151,5 @@ def _recorder(config: CellConfig) -> Recorder:
         experiment=tracking.experiment or tuning.name,
         sweep_id=tuning.name,
         # What MLflow holds is published; of a private search that is one trial.
-        enabled=tracking.enabled and tuning.publish == "all",
+        enabled=tracking.enabled and not keeps_best_only(tuning),
     )

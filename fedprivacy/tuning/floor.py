@@ -10,6 +10,7 @@ from typing import Any
 
 from fedprivacy.cell import run_cell
 from fedprivacy.config.composer import Composer
+from fedprivacy.config.identity import cell_id
 from fedprivacy.config.loading import to_cell_config
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.errors import ConfigError
@@ -83,10 +84,11 @@ def _twin(config: CellConfig, composer: Composer, offset: int, record: Recorder)
     """The twin of one seed: the settings as typed, without protection."""
     folder = Path(config.tuning.dir) / FOLDER / f"seed_{config.seed + offset}"
     composed = composer.compose({"algorithm": "none", "seed": config.seed + offset})
+    twin = to_cell_config(composed.node)
     known = read_result(folder)
-    if known is not None and known.finished:
+    if known is not None and known.finished and known.cell_id == cell_id(twin):
         return known
-    result = run_cell(to_cell_config(composed.node), folder, overrides=composed.overrides)
+    result = run_cell(twin, folder, overrides=composed.overrides)
     record(result, folder, {"tuning.role": "twin"})
     return result
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-WORKER, SIGN_OF_LIFE, RETRY_OF = "worker", "sign_of_life", "retry_of"
+WORKER, SIGN_OF_LIFE, RETRY_OF, ORIGIN = "worker", "sign_of_life", "retry_of", "origin"
 MAX_RETRIES = 2
 _BEATS = 4
 
@@ -145,10 +145,34 @@ def reap(study: optuna.Study, lease_s: float) -> list[int]:
     return reaped
 
 
+def take(study: optuna.Study) -> optuna.Trial:
+    """The next trial: one that a dead worker left, before what was queued, before the sampler.
+
+    Optuna takes what waits in the order of its numbers, so that a repetition, which is queued last,
+    would never run where a study ends before its queue does.
+    """
+    import optuna
+
+    waiting = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
+    for trial in waiting:
+        if RETRY_OF not in trial.user_attrs:
+            continue
+        taken = False
+        with suppress(optuna.exceptions.UpdateFinishedTrialError):
+            taken = study._storage.set_trial_state_values(
+                trial._trial_id, state=optuna.trial.TrialState.RUNNING
+            )
+        if taken:  # else another worker was faster
+            return optuna.Trial(study, trial._trial_id)
+    return study.ask()
+
+
 def _retry(study: optuna.Study, trial: FrozenTrial) -> None:
     retries = trial.user_attrs.get("retries", 0)
     if retries >= MAX_RETRIES or not trial.params:
         return
     attrs = {RETRY_OF: trial.number, "retries": retries + 1}
+    if (origin := trial.user_attrs.get(ORIGIN)) is not None:
+        attrs[ORIGIN] = origin
     study.enqueue_trial(dict(trial.params), user_attrs=attrs)
     log.warning("trial %d: its worker died; its settings are tried again", trial.number)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 
 from fedprivacy.config.composer import Composed, Composer
 from fedprivacy.config.loading import to_cell_config, to_plain_config
 from fedprivacy.config.schema import CellConfig, DpsgdConf
-from fedprivacy.config.serialization import from_plain
+from fedprivacy.config.serialization import from_plain, to_plain
 from fedprivacy.errors import AccountingError, ConfigError
+from fedprivacy.mechanisms.sampling import dpsgd_steps
 from fedprivacy.mechanisms.settling import settle
 from fedprivacy.schedules import strengths
 from fedprivacy.sweep.plan import checked
@@ -19,6 +20,7 @@ from fedprivacy.tuning.space import SearchSpace, Value
 
 TARGET = "algorithm.target_epsilon"
 _MOST_COMBINATIONS = 64
+_RELEASING = ("noise_multiplier", "noise", "sampling", "sampling_rate", "mechanisms")
 
 
 class Infeasible(Exception):
@@ -206,6 +208,49 @@ def check_one_kind(composer: Composer, space: SearchSpace) -> None:
             f"algorithms whose epsilon is about the same unit and relation ({told})",
             "a study for each kind; compare their scores, not their epsilons",
         )
+
+
+def check_same_releases(composer: Composer, space: SearchSpace, budget: float) -> None:
+    """Refuse a space whose settings differ in what they release.
+
+    The price of a private random search holds for repetitions of one mechanism alone (Papernot &
+    Steinke 2022, arXiv 2110.03620, section 2), which is known before anything is trained.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    usual = defaults(space)
+    for parameter in space:
+        under = {**usual, **{key: values[0] for key, values in parameter.when.items()}}
+        under = {key: value for key, value in under.items() if _exists(space, key, under)}
+        found = set[Hashable]()
+        for value in parameter.choices or parameter.ends():
+            try:
+                config = plan_cell(composer, {**under, parameter.key: value}, budget).config
+            except Infeasible:
+                found.add(None)
+            else:
+                found.add(_releases(config))
+        if len(found) > 1:
+            raise ConfigError(
+                f"tuning.space.{parameter.key}",
+                parameter.to_json(),
+                "a key that changes nothing of what is released (not sampling, epochs, rounds, "
+                "schedule or mechanism) with search_price.scheme=random_best_only, whose price "
+                "holds for repetitions of one mechanism",
+                "+sweeps=tune_wisconsin_private or +sweeps=tune_higgs_private, or a space of "
+                "learning rates, clip norms and momentum; else tuning.search_price.scheme=adaptive",
+            )
+
+
+def _releases(config: CellConfig) -> Hashable:
+    """What decides the releases of a cell whose noise is calibrated."""
+    algorithm, rounds = config.algorithm, config.federation.rounds
+    own = {k: v for k, v in to_plain(config)["algorithm"].items() if k in _RELEASING}
+    steps = 0
+    if isinstance(algorithm, DpsgdConf):
+        steps = dpsgd_steps(config.federation.local_epochs, algorithm.sampling_rate)
+    return algorithm.name, str(own), strengths(config.schedule, rounds), steps
 
 
 def _group_combinations(space: SearchSpace) -> Iterable[dict[str, Value]]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedprivacy.cell import run_cell
 from fedprivacy.config.composer import Composer
+from fedprivacy.config.identity import cell_id
 from fedprivacy.config.schema import CellConfig, TuningConf
 from fedprivacy.result import CellResult, read_result
 from fedprivacy.sweep.worker import logged
@@ -208,7 +209,7 @@ def _run(
 ) -> CellResult:
     config, overrides = cell.with_seed(seed)
     known = read_result(folder)
-    if known is not None and known.finished:
+    if known is not None and known.finished and known.cell_id == cell_id(config):
         return known
     cell.composed.write(folder, overrides)
     with logged(folder):

@@ -18,9 +18,15 @@ from fedprivacy.config.schema import CellConfig, PruningConf
 from fedprivacy.config.serialization import from_plain
 from fedprivacy.errors import ConfigError
 from fedprivacy.sweep.plan import checked
+from fedprivacy.tuning.contract import check_folder, keep_folder
 from fedprivacy.tuning.floor import Floor, Recorder, find_floor
 from fedprivacy.tuning.outcome import Outcome
-from fedprivacy.tuning.planning import check_budget, check_one_kind, check_space
+from fedprivacy.tuning.planning import (
+    check_budget,
+    check_one_kind,
+    check_same_releases,
+    check_space,
+)
 from fedprivacy.tuning.progress import StudyProgress
 from fedprivacy.tuning.reach import reach
 from fedprivacy.tuning.recommendation import candidates
@@ -55,6 +61,7 @@ class Search:
         study: of one budget, or with two objectives.
         floor: below which a score has collapsed.
         n_trials: finished and pruned trials to reach.
+        beside: folders of other runs that the search looked at, such as a front's twins.
     """
 
     config: CellConfig
@@ -64,6 +71,7 @@ class Search:
     study: optuna.Study
     floor: Floor
     n_trials: int
+    beside: tuple[Path, ...] = ()
 
 
 def prepare(composer: Composer) -> tuple[CellConfig, SearchSpace]:
@@ -84,6 +92,8 @@ def prepare(composer: Composer) -> tuple[CellConfig, SearchSpace]:
     check_one_kind(composer, space)
     for budget in _budgets(config):
         check_budget(composer, space, budget)
+    if config.tuning.search_price.scheme == RANDOM:
+        check_same_releases(composer, space, _budgets(config)[0])
     return config, space
 
 
@@ -140,7 +150,7 @@ def _whole_keys(base: object, config: CellConfig) -> frozenset[str]:
 
 def open_search(
     config: CellConfig, space: SearchSpace, composer: Composer, record: Recorder,
-    floor: Floor | None = None,
+    floor: Floor | None = None, beside: tuple[Path, ...] = (),
 ) -> Search:  # fmt: skip
     """Open or make the study; the first worker finds the floor and queues the first trials.
 
@@ -150,15 +160,18 @@ def open_search(
         composer: what was typed.
         record: puts cells into MLflow.
         floor: of the whole search, if the study is a part of it.
+        beside: folders of the runs that gave it that floor.
 
     Raises:
         ConfigError: the study of that name searches something else, or the twin is no better than
             chance.
     """
     tuning = config.tuning
+    check_folder(config, space)
     storage = open_storage(tuning)
     with study_lock(tuning):
         study = open_study(config, space, storage, tuning.sampler_seed, reaching(config, composer))
+        keep_folder(config, space)
         known = study.user_attrs.get(FLOOR)
         if known is not None:
             floor = Floor(**known)
@@ -170,7 +183,7 @@ def open_search(
             study.set_user_attr(WARM, True)
             log.info("%s begins with %d settings", tuning.name, queued)
         n_trials = _number_of_trials(study, config)
-    return Search(config, space, composer, storage, study, floor, n_trials)
+    return Search(config, space, composer, storage, study, floor, n_trials, beside)
 
 
 def _number_of_trials(study: optuna.Study, config: CellConfig) -> int:

@@ -43,7 +43,7 @@ class SearchPrice:
     Attributes:
         scheme: public_data, random_best_only or adaptive.
         claim: unit, neighbouring relation, view and delta of both epsilons.
-        trials: trials and other runs that read the records.
+        trials: trials and other runs that read the records; None where that is not published.
         epsilon_single: of the recommended run alone.
         epsilon_search: of the whole search; None where infinite, and for public data.
         infinite: whether the whole search proves nothing.
@@ -56,7 +56,7 @@ class SearchPrice:
 
     scheme: str
     claim: Mapping[str, Any]
-    trials: int
+    trials: int | None
     epsilon_single: float | None
     epsilon_search: float | None
     infinite: bool
@@ -111,10 +111,14 @@ def price_search(
     else:
         total, reason = composed, why
     infinite = total is not None and math.isinf(total)
+    shown: int | None = len(ledgers) + missing
+    if scheme == RANDOM:
+        # Theorem 2 needs that the number of trials stays unknown; this sum would tell it.
+        shown, composed, words = None, math.inf, "not told: it would tell the number of trials"
     return SearchPrice(
         scheme=scheme,
         claim=dict(said),
-        trials=len(ledgers) + missing,
+        trials=shown,
         epsilon_single=epsilon_single,
         epsilon_search=None if infinite else total,
         infinite=infinite,

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import warnings
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from fedprivacy.config.identity import dataset_fingerprint, meaning
 from fedprivacy.config.schema import CellConfig, TuningConf
 from fedprivacy.errors import ConfigError
-from fedprivacy.pricing.twins import flatten
+from fedprivacy.tuning.contract import CONTRACT, check_same, contract
 from fedprivacy.tuning.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -23,7 +20,6 @@ if TYPE_CHECKING:
 
     from fedprivacy.tuning.reach_sampler import Reach
 
-CONTRACT = "contract"
 MODES = ("budget", "floor", "front")
 FRONTS = ("union", "multi")
 SAMPLERS = ("tpe", "gp", "random")
@@ -75,55 +71,8 @@ def open_study(
     if known is None:
         study.set_user_attr(CONTRACT, promised)
     else:
-        _check_same(conf, known, promised)
+        check_same(conf, known, promised)
     return study
-
-
-def contract(config: CellConfig, space: SearchSpace) -> dict[str, Any]:
-    """What must stay the same for the trials of a study to be comparable, as JSON values."""
-    conf = config.tuning
-    searched = {parameter.key for parameter in space}
-    fixed = {
-        key: value
-        for key, value in flatten(meaning(config))
-        # A searched group brings its own keys with it.
-        if key not in searched and key.partition(".")[0] not in searched
-    }
-    budgets: dict[str, Any] = {"budget": conf.budget} if conf.mode == "budget" else {}
-    if conf.mode == "front" and conf.front == "union":
-        budgets = {"budgets": list(conf.budgets)}
-    elif conf.mode != "budget":
-        budgets = {"epsilon_range": list(conf.epsilon_range)}
-    promised = {
-        "tuning.mode": conf.mode,
-        "tuning.front": conf.front if conf.mode == "front" else None,
-        **{f"tuning.{key}": value for key, value in budgets.items()},
-        **{f"tuning.space.{p.key}": p.to_json() for p in space},
-        "tuning.seeds": conf.seeds,
-        "tuning.floor": conf.floor,
-        "tuning.twin": conf.twin,
-        "collapse.fraction": config.collapse.fraction,
-        "tuning.search_price.scheme": conf.search_price.scheme,
-        "data": dataset_fingerprint(config.dataset),
-        **fixed,
-    }
-    return dict(json.loads(json.dumps(promised)))
-
-
-def _check_same(conf: TuningConf, known: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    keys = sorted(known.keys() | now.keys(), key=lambda key: ("tuning" not in key, key))
-    changed = [key for key in keys if known.get(key, "absent") != now.get(key, "absent")]
-    if not changed:
-        return
-    key = changed[0]
-    others = f" (and {len(changed) - 1} more: {', '.join(changed[1:6])})" if changed[1:] else ""
-    raise ConfigError(
-        key,
-        now.get(key, "absent"),
-        f"{known.get(key, 'absent')!r}, with which the study {conf.name!r} began{others}: trials "
-        "under other conditions cannot be compared",
-        f"repeat the first command to go on, or start another study with tuning.name={conf.name}_2",
-    )
 
 
 def check_tuning(conf: TuningConf) -> None:
@@ -191,6 +140,11 @@ def _check_budgets(conf: TuningConf) -> None:
 
 def _check_best_only(conf: TuningConf) -> None:
     """A price for random search holds for a random search alone (Papernot & Steinke 2022)."""
+    if conf.publish == "best_only" and conf.mode == "front":
+        raise ConfigError(
+            "tuning.publish", conf.publish, "'all' with tuning.mode=front: a front is more than "
+            "one trial", "tuning.publish=all, or tuning.mode=budget",
+        )  # fmt: skip
     if conf.search_price.scheme != "random_best_only":
         return
     broken = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,34 @@ from fedprivacy.config.composer import Composer
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.data.base import records_per_patient
 from fedprivacy.data.cache import load_data
+from fedprivacy.report.canvas import save, style
+from fedprivacy.report.files import write_text
+from fedprivacy.report.words import dataset_title
 from fedprivacy.result import write_json
 from fedprivacy.tuning.closing import SCHEMA, SUMMARY, Closed, price_words
+from fedprivacy.tuning.guidance import ADVICE
 from fedprivacy.tuning.recommendation import Candidate, choose, front
 from fedprivacy.tuning.recommended_file import rerun_command, write_recommended
 from fedprivacy.tuning.search_price import SearchPrice, price_search, read_ledgers, resolve_scheme
+from fedprivacy.tuning.study_figures import front_figure
 from fedprivacy.tuning.trial import CLAIM
 
 
-def close_union(config: CellConfig, composer: Composer, parts: Sequence[Closed]) -> str:
-    """Join the studies of all budgets: the front, one recommendation, one price; what to say.
+@dataclass(frozen=True)
+class Union:
+    """What a finished front of several budgets leaves.
+
+    Attributes:
+        words: what to say.
+        paths: files written, the parts' own not among them.
+    """
+
+    words: str
+    paths: tuple[Path, ...]
+
+
+def close_union(config: CellConfig, composer: Composer, parts: Sequence[Closed]) -> Union:
+    """Join the studies of all budgets: the front, one recommendation, one price.
 
     The budgets' trials looked at the same records, so their price is of all of them together.
     """
@@ -35,7 +55,34 @@ def close_union(config: CellConfig, composer: Composer, parts: Sequence[Closed])
         paths.append(write_recommended(recommended, config, composer, claim))
     write_json(folder / SUMMARY, _summary(config, parts, joined, recommended, price))
     paths.append(folder / SUMMARY)
-    return _words(config, joined, recommended, price, paths)
+    paths += _guidance(config, parts, joined, claim)
+    return Union(_words(config, joined, recommended, price, paths), tuple(paths))
+
+
+def _guidance(
+    config: CellConfig,
+    parts: Sequence[Closed],
+    joined: Sequence[Candidate],
+    claim: dict[str, Any] | None,
+) -> list[Path]:
+    """The front as a picture, and what each budget's study teaches; maps are the parts' own."""
+    folder = Path(config.tuning.dir)
+    told = [
+        textwrap.fill(f"epsilon {part.search.config.tuning.budget:g}: {part.guidance.advice}", 100)
+        for part in parts
+        if part.guidance is not None
+    ]
+    paths = [write_text(folder / ADVICE, "\n\n".join(told) + "\n")]
+    if claim is None:
+        return paths
+    trials = [trial for part in parts for trial in part.trials]
+    dataset = dataset_title(config.dataset.name, config.dataset.source == "synthetic")
+    title = f"{dataset}: score against epsilon, a study for each budget"
+    with style():
+        figure = front_figure(trials, joined, parts[0].search.floor, claim, title)
+        if figure is not None:
+            paths += save(figure, folder / "front", ("png",))
+    return paths
 
 
 def _price(config: CellConfig, claim: dict[str, Any], recommended: Candidate | None) -> SearchPrice:

@@ -24,6 +24,7 @@ from fedprivacy.mechanisms.sampling import dpsgd_steps
 from fedprivacy.pricing.twins import flatten
 from fedprivacy.result import RESULT_FILE, CellResult, read_result
 from fedprivacy.tracking.connection import TrackingError, check, client
+from fedprivacy.tuning.ownership import ORIGIN
 from fedprivacy.tuning.planning import Infeasible, plan_cell
 from fedprivacy.tuning.reach import reach
 from fedprivacy.tuning.space import EPSILON, RATE, SearchSpace, Value
@@ -31,7 +32,6 @@ from fedprivacy.tuning.space import EPSILON, RATE, SearchSpace, Value
 if TYPE_CHECKING:
     import optuna
 
-ORIGIN = "origin"
 _REFERENCE_EPSILON = 8.0
 _MOST_RUNS = 1000
 _AROUND, _CLOSE, _TRIES = 2.5, 1.1, 60
@@ -58,25 +58,35 @@ def enqueue_starts(
     for settings, origin in starts(config, space, composer):
         if settings not in seen:
             seen.append(settings)
-            study.enqueue_trial(settings, user_attrs={ORIGIN: origin})
+            searched = _epsilon(config, len(seen))
+            study.enqueue_trial({**settings, **searched}, user_attrs={ORIGIN: origin})
     return len(seen)
+
+
+def _epsilon(config: CellConfig, number: int) -> dict[str, Value]:
+    """The epsilon of the n-th start where epsilon is searched: the range is halved and halved."""
+    if config.tuning.mode == "budget":
+        return {}
+    place, step = 0.0, 0.5
+    while number:  # van der Corput 1935: 1/2, 1/4, 3/4, 1/8, ...
+        place, number, step = place + step * (number & 1), number >> 1, step / 2
+    low, high = config.tuning.epsilon_range
+    return {EPSILON: low * (high / low) ** place}
 
 
 def starts(config: CellConfig, space: SearchSpace, composer: Composer) -> Iterator[Start]:
     """Settings worth a first look, the surest first."""
     tuning = config.tuning
-    searched = {} if tuning.mode == "budget" else {EPSILON: _middle(tuning.epsilon_range)}
     if tuning.warm_start.rules:
-        for settings, origin in _rules(config, space, composer):
-            yield {**settings, **searched}, origin
+        yield from _rules(config, space, composer)
     for settings in _spread(config, space, composer):
-        yield {**settings, **searched}, "at random, a few times as far as the defaults"
+        yield settings, "at random, a few times as far as the defaults"
     earlier = itertools.chain(
         _from_folders(config, space, tuning.warm_start.studies), _from_mlflow(config, space)
     )
     best = sorted(earlier, key=lambda found: found[0], reverse=True)
     for _, settings, origin in best[: tuning.warm_start.most]:
-        yield {**settings, **searched}, origin
+        yield settings, origin
 
 
 def _middle(ends: Iterable[float]) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fedprivacy.errors import FedPrivacyError
 from fedprivacy.tuning.outcome import Outcome, outcome_of
-from fedprivacy.tuning.ownership import WORKER, Worker, reap
+from fedprivacy.tuning.ownership import WORKER, Worker, reap, take
 
 if TYPE_CHECKING:
     import optuna
@@ -100,7 +100,7 @@ def work(
                 return counts
             trial = None
             if counts.done + counts.running < n_trials:
-                trial = study.ask()
+                trial = take(study)
                 trial.set_user_attr(WORKER, Worker.own().to_json())
         if trial is None:
             time.sleep(_POLL_S)  # the last trials are someone else's, who may still die

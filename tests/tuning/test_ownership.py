@@ -12,12 +12,14 @@ from optuna.trial import TrialState
 
 from fedprivacy.tuning.ownership import (
     MAX_RETRIES,
+    ORIGIN,
     RETRY_OF,
     SIGN_OF_LIFE,
     WORKER,
     Worker,
     is_abandoned,
     reap,
+    take,
 )
 
 
@@ -55,6 +57,18 @@ def test_the_dead_lose_theirs_once(study: optuna.Study) -> None:
     assert waiting.user_attrs[RETRY_OF] == trial.number
     again = study.ask()
     assert again.suggest_float("x", 0, 1) == study.trials[trial.number].params["x"]
+
+
+def test_what_the_dead_left_comes_before_what_waits(study: optuna.Study) -> None:
+    study.enqueue_trial({"x": 0.1}, user_attrs={ORIGIN: "the defaults"})
+    study.enqueue_trial({"x": 0.2})
+    trial = running(study, dead_worker())
+    reap(study, 120)
+    again = take(study)
+    assert again.user_attrs[RETRY_OF] == trial.number
+    assert again.user_attrs[ORIGIN] == "the defaults"
+    assert again.suggest_float("x", 0, 1) == 0.1
+    assert take(study).suggest_float("x", 0, 1) == 0.2
 
 
 def test_a_process_number_that_was_given_again_is_another_process(study: optuna.Study) -> None:

@@ -95,6 +95,34 @@ def test_another_study_under_the_same_name_is_refused(
     said = capsys.readouterr().err
     assert words in said
     assert "with which the study 'small' began" in said
+    assert "tuning.dir=outputs/tuning/small_2" in said
+
+
+def test_a_folder_is_one_study_s(small: Small, capsys) -> None:
+    """Confirmations and twins are found by their place: those of another budget are not ours."""
+    folder = small() / "outputs/tuning/small"
+    assert tune(["+sweeps=small", "tuning.n_trials=1"]) == 0
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.name != "study.lock"}
+    capsys.readouterr()
+    words = ["+sweeps=small", "tuning.n_trials=1", f"tuning.dir={folder}"]
+    assert tune([*words, "tuning.name=other", "tuning.budget=0.5"]) == 2
+    assert "this one holds the study 'small'" in capsys.readouterr().err
+    assert tune([*words, "tuning.mode=front", "tuning.budgets=[1,2]"]) == 2
+    assert "tuning.mode" in capsys.readouterr().err
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.name != "study.lock"} == before
+
+
+def test_a_finished_run_of_other_settings_is_not_taken_for_ours(small: Small) -> None:
+    folder = small() / "outputs/tuning/small"
+    assert tune(["+sweeps=small", "tuning.n_trials=1"]) == 0
+    [path] = folder.glob("confirm/*/result.json")
+    told, written = json.loads(path.read_text()), path.stat().st_mtime_ns
+    assert tune(["+sweeps=small", "tuning.n_trials=1"]) == 0
+    assert path.stat().st_mtime_ns == written
+    path.write_text(json.dumps({**told, "cell_id": "ffffffff"}))
+    assert tune(["+sweeps=small", "tuning.n_trials=1"]) == 0
+    again = json.loads(path.read_text())
+    assert again["cell_id"] == told["cell_id"]
 
 
 def test_a_changed_space_is_refused(small: Small, capsys) -> None:
@@ -116,6 +144,7 @@ def test_a_changed_space_is_refused(small: Small, capsys) -> None:
         (["tuning.sampler=magic"], "one of tpe, gp, random"),
         (["tuning.storage=nowhere"], "a database URL"),
         (["tuning.search_price.scheme=random_best_only"], "tuning=private_random"),
+        (["tuning.publish=best_only", "tuning.mode=front"], "a front is more than one trial"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused_before_any_trial(
@@ -191,6 +220,13 @@ def test_a_front_of_budgets_is_a_study_for_each(small: Small, capsys) -> None:
     assert all(candidate["epsilon"] <= candidate["budget"] for candidate in told["best"])
     assert (folder / "recommended.yaml").is_file()
     assert "front of 2 budgets" in capsys.readouterr().out
+    assert "epsilon 4: " in (folder / "advice.txt").read_text()
+    # The twin read the records too: no part costs less than it.
+    parts = [study_of(folder / name)["price"] for name in ("epsilon_1", "epsilon_4")]
+    assert all("infinite" in price["if_private"] for price in (*parts, told["price"]))
+    changed = [word.replace("[1,4]", "[1,2]") for word in words]
+    assert tune(changed) == 2
+    assert "tuning.budgets" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -206,9 +242,50 @@ def test_a_private_search_leaves_its_best_trial_and_its_price_alone(small: Small
     assert told["trials"] is None
     assert told["price"]["scheme"] == "random_best_only"
     assert told["price"]["epsilon_single"] < told["price"]["epsilon_search"] < 12
+    # The theorem needs that nobody learns how many trials there were.
+    price = told["price"]
+    assert price["trials"] is price["epsilon_if_private"] is told["recommended"]["trial"] is None
+    assert "runs composed" not in price["if_private"]
     capsys.readouterr()
     assert tune(["+sweeps=small", "tuning=private_random", "tuning.n_trials=3"]) == 0
     assert "finished before" in capsys.readouterr().out
+    assert tune(["+sweeps=small", "tuning=private_random", "tuning.budget=1"]) == 2
+
+
+@pytest.mark.slow
+def test_forgetting_is_finished_after_an_end_in_the_middle(
+    small: Small, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheme = "search_price: {scheme: public_data}\n  warm_start: {spread: 1}"
+    folder = small(**{scheme: "seeds: 1", "  confirm: 1\n  confirm_seeds: 1\n": ""})
+    kept = folder / "outputs/tuning/small"
+    words = ["+sweeps=small", "tuning=private_random", "tuning.n_trials=3", "seed=1"]
+
+    def dies(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", dies)
+        assert tune(words) in (0, 130)  # one trial alone leaves nothing to delete
+    assert not any(kept.glob("trials.csv"))
+    assert tune(words) == 0
+    assert "finished before" in capsys.readouterr().out
+    assert [path.name for path in (kept / "trials").iterdir()] == ["best"]
+    assert study_of(kept)["price"]["scheme"] == "random_best_only"
+    assert not (kept / ".closing.json").exists()
+
+
+def test_a_private_search_of_settings_that_release_differently_is_refused(
+    small: Small, capsys
+) -> None:
+    lines = "    algorithm.max_grad_norm: {low: 0.1, high: 3.0, log: true}\n"
+    scheme = "search_price: {scheme: public_data}\n  warm_start: {spread: 1}"
+    changes = {scheme: "seeds: 1", "  confirm: 1\n  confirm_seeds: 1\n": ""}
+    small(**changes, **{lines: lines + "    federation.rounds: {choices: [2, 3]}\n"})
+    assert tune(["+sweeps=small", "tuning=private_random"]) == 2
+    said = capsys.readouterr().err
+    assert "tuning.space.federation.rounds" in said
+    assert "repetitions of one mechanism" in said
 
 
 # ------------------------------------------------------------------------------ processes
