@@ -239,8 +239,10 @@ def number_points(axes: Any, numbered: Sequence[tuple[Point, int]]) -> None:
     figure = axes.figure
     scale = figure.dpi / 72
     spots = {gid: axes.transData.transform(xy) for gid, xy in places.items()}
-    taken = [_box(x, y, 5 * scale, 5 * scale) for x, y in spots.values()]
-    taken += [_strip(axes, line, scale) for line in axes.lines if line.get_gid() == _LEVEL]
+    own = {gid: _box(x, y, 5 * scale, 5 * scale) for gid, (x, y) in spots.items()}
+    # A number that is near to another point would be taken for that point's.
+    zones = {gid: _box(x, y, 10 * scale, 12 * scale) for gid, (x, y) in spots.items()}
+    taken = [_strip(axes, line, scale) for line in axes.lines if line.get_gid() == _LEVEL]
     for point, number in numbered:
         gid = f"{_POINT}{id(point)}"
         x, y = spots[gid]
@@ -248,7 +250,8 @@ def number_points(axes: Any, numbered: Sequence[tuple[Point, int]]) -> None:
         options = [
             (dx, dy, _box(x + dx * scale, y + dy * scale, wide, 4.5 * scale)) for dx, dy in _AROUND
         ]
-        dx, dy, box = min(options, key=lambda o: sum(_overlap(o[2], other) for other in taken))
+        near = [zone for other, zone in zones.items() if other != gid] + [own[gid], *taken]
+        dx, dy, box = min(options, key=lambda o: sum(_overlap(o[2], other) for other in near))
         taken.append(box)
         axes.annotate(
             str(number), places[gid], xytext=(dx, dy), textcoords="offset points", ha="center",

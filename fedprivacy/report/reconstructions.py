@@ -88,7 +88,7 @@ def _slice(image: NDArray[Any]) -> NDArray[Any]:
 def _label(row: Row) -> str:
     if not row.protected:
         return "without protection"
-    return f"{row.first.algorithm}, {row.schedule}\nε {epsilon_text(row.privacy)}"
+    return f"{row.algorithm}, {row.schedule}\nε {epsilon_text(row.privacy)}"
 
 
 def _rank(row: Row) -> float:
