@@ -7,13 +7,15 @@ worker thread, so that a site that hangs can be given up on.
 from __future__ import annotations
 
 import ctypes
+import functools
 import queue
 import threading
+import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
@@ -42,52 +44,80 @@ class _Abandoned(BaseException):
     """Raised in the middle of a site's work that nobody waits for any more."""
 
 
-class SiteThread:
-    """Runs the ClientApp in a thread of its own, one message at a time."""
+class _Batch:
+    """Work for the site thread, handed over at once: a handoff for each piece costs more than some.
 
-    def __init__(self, client_app: ClientApp) -> None:
-        self._app = client_app
-        self._tasks: queue.SimpleQueue[Callable[[], Any] | _Stop] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name=SITE_THREAD, daemon=True)
-        self._thread.start()
+    Attributes:
+        answers: what the pieces that are done returned, or the exception that escaped from them.
+        began: when the piece in hand began.
+        ended: set when nothing is left to do.
+        given_up: that nobody waits any more; what is left is not begun.
+    """
 
-    def _work(self) -> None:
-        try:
-            self._serve()
-        except _Abandoned:
-            return
+    def __init__(self, tasks: Sequence[Callable[[], Any]]) -> None:
+        self._tasks = tasks
+        self.answers: list[Any] = []
+        self.began = time.monotonic()
+        self.ended = threading.Event()
+        self.given_up = False
 
-    def _serve(self) -> None:
-        while not isinstance(task := self._tasks.get(), _Stop):
+    def work(self) -> None:
+        """Do everything, one after another."""
+        for task in self._tasks:
+            if self.given_up:
+                break
+            self.began = time.monotonic()
             try:
-                self._done.put(task())
+                self.answers.append(task())
             except _Abandoned:
                 raise
             except BaseException as error:
-                self._done.put(error)
+                self.answers.append(error)
+        self.ended.set()
 
-    def call(self, message: Message, context: Context, timeout: float) -> Message | BaseException:
-        """The reply, or the exception that escaped from the app.
+    def wait(self, timeout: float) -> bool:
+        """Whether all of it ended, each piece within ``timeout`` seconds from its own beginning."""
+        left = timeout
+        while not self.ended.wait(min(left, threading.TIMEOUT_MAX)):
+            left = self.began + timeout - time.monotonic()
+            if left <= 0:
+                self.given_up = True
+                return self.ended.is_set()
+        return True
 
-        Raises:
-            queue.Empty: no answer in time; the thread is then lost.
+
+class SiteThread:
+    """Does the sites' work in a thread of its own, one piece after another."""
+
+    def __init__(self) -> None:
+        self._batches: queue.SimpleQueue[_Batch | _Stop] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name=SITE_THREAD, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        try:
+            while not isinstance(batch := self._batches.get(), _Stop):
+                batch.work()
+        except _Abandoned:
+            return
+
+    def run(self, tasks: Sequence[Callable[[], Any]], timeout: float) -> list[Any]:
+        """What the tasks return in the thread, or the exceptions that escaped from them.
+
+        Fewer answers than tasks mean that the next one did not end in time: the thread is lost.
+
+        Args:
+            tasks: done in this order.
+            timeout: seconds for each by itself, from its own beginning.
         """
-        reply: Message | BaseException = self.run(lambda: self._app(message, context), timeout)
-        return reply
-
-    def run(self, work: Callable[[], Any], timeout: float) -> Any:
-        """What ``work`` returns in the thread, or the exception that escaped from it.
-
-        Raises:
-            queue.Empty: it did not end in time; the thread is then lost.
-        """
-        self._tasks.put(work)
-        return self._done.get(timeout=timeout)
+        batch = _Batch(tasks)
+        self._batches.put(batch)
+        whole = batch.wait(timeout)
+        return batch.answers if whole else batch.answers[: len(tasks) - 1]
 
     def stop(self) -> None:
         """Let the thread end; one that hangs is left behind as a daemon."""
-        self._tasks.put(_Stop())
+        self._batches.put(_Stop())
 
     def abandon(self, wait_s: float) -> None:
         """Break off the work in hand, for which nobody waits any more.
@@ -119,7 +149,8 @@ class InProcessGrid(LocalGrid):
 
     def __init__(self, client_app: ClientApp, sites: int, run_config: RunConfig) -> None:
         super().__init__(sites, run_config)
-        self._thread = SiteThread(client_app)
+        self._client_app = client_app
+        self._thread = SiteThread()
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -131,34 +162,30 @@ class InProcessGrid(LocalGrid):
             timeout: seconds for each site by itself: waiting for its turn does not count, as it
                 would not where sites work side by side.
         """
-        limit = waiting_limit(timeout)
-        replies: list[Message] = []
         if self.lost:
-            return replies
-        for message in messages:
-            reply = self._deliver(message, limit)
-            if reply is None:
-                self.lost = True
-                break
-            replies.append(reply)
+            return []
+        sent = list(messages)
+        for message in sent:
+            self.stamp(message)
+        tasks = [functools.partial(self._deliver, message) for message in sent]
+        replies = self._thread.run(tasks, waiting_limit(timeout))
+        self.lost = len(replies) < len(sent)
         return replies
 
-    def _deliver(self, message: Message, timeout: float) -> Message | None:
-        self.stamp(message)
-        context = self.contexts[message.metadata.dst_node_id]
+    def _deliver(self, message: Message) -> Message:
+        """The app's reply; an error reply where it raised. Runs in the site thread."""
         private = private_copy(message)
         try:
-            answer = self._thread.call(private, context, timeout)
-        except queue.Empty:
-            return None
+            answer = self._client_app(private, self.contexts[message.metadata.dst_node_id])
+        except _Abandoned:
+            raise
+        except BaseException as error:
+            # SystemExit included: a site that exits must not take the whole program with it.
+            reason = "".join(traceback.format_exception(error))
+            return Message(Error(CLIENT_ERROR, reason), reply_to=private)
         if isinstance(answer, Message):
             return answer
-        # SystemExit included: a site that exits must not take the whole program with it.
-        reason = (
-            "".join(traceback.format_exception(answer))
-            if isinstance(answer, BaseException)
-            else f"the app returned {type(answer).__name__}, not a Message"
-        )
+        reason = f"the app returned {type(answer).__name__}, not a Message"
         return Message(Error(CLIENT_ERROR, reason), reply_to=private)
 
     def close(self) -> None:

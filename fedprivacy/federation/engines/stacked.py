@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 from collections.abc import Iterable
 
 from flwr.app import Message, MessageType
@@ -36,11 +35,9 @@ class StackedGrid(InProcessGrid):
         ]
         if training and not self.lost:
             cell = str(self.contexts[sent[0].metadata.dst_node_id].run_config[CELL])
-            try:
-                limit = waiting_limit(timeout, len(training))
-                self._thread.run(lambda: prepare_round(cell, training), limit)
-            except queue.Empty:
-                self.lost = True
+            limit = waiting_limit(timeout, len(training))
+            done = self._thread.run([lambda: prepare_round(cell, training)], limit)
+            self.lost = not done
         return super().send_and_receive(sent, timeout=timeout)
 
 

@@ -294,6 +294,40 @@ def test_a_grid_that_lost_a_site_delivers_nothing_more(gate: threading.Event) ->
     grid.close()
 
 
+def test_a_site_that_hangs_takes_what_follows_with_it_and_nothing_before(
+    gate: threading.Event,
+) -> None:
+    app, seen = ClientApp(), []
+
+    @app.train()
+    def answer(message: Message, context: Context) -> Message:
+        seen.append(message.metadata.dst_node_id)
+        if message.metadata.dst_node_id == 1003:
+            gate.wait()
+        else:
+            time.sleep(0.12)  # five of them take longer than one may
+        return Message(RecordDict(), reply_to=message)
+
+    grid = InProcessGrid(app, 6, {})
+    nodes = [1001, 1002, 1004, 1005, 1006, 1003]
+    with inprocess.task_identity(1):
+        replies = grid.send_and_receive([_message(node) for node in nodes], timeout=0.4)
+    assert [reply.metadata.src_node_id for reply in replies] == nodes[:5]
+    assert grid.lost
+    gate.set()
+    grid.close()
+
+    seen.clear()
+    gate.clear()
+    grid = InProcessGrid(app, 4, {})
+    with inprocess.task_identity(1):
+        replies = grid.send_and_receive([_message(1000 + n) for n in (1, 3, 2, 4)], timeout=0.4)
+        gate.set()
+        assert [reply.metadata.src_node_id for reply in replies] == [1001]
+    grid.abandon()
+    assert seen == [1001, 1003]
+
+
 def _message(node: int, content: RecordDict | None = None) -> Message:
     return Message(content or RecordDict(), dst_node_id=node, message_type=MessageType.TRAIN)
 

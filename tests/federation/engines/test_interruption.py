@@ -61,7 +61,11 @@ def test_an_interruption_breaks_off_the_work_in_hand(sites: Callable[..., Client
     def main(grid: Grid, context: Context) -> None:
         assert isinstance(grid, InProcessGrid)
         thread: SiteThread = grid._thread
-        thread._tasks.put(lambda: endless(None, None))  # type: ignore[arg-type]
+        work = threading.Thread(
+            target=lambda: thread.run([lambda: endless(None, None)], 60),
+            daemon=True,  # type: ignore[arg-type]
+        )
+        work.start()
         assert entered.wait(5)
         raise KeyboardInterrupt
 
