@@ -31,8 +31,8 @@ report: setup  ## write the demonstration sweep's report again
 ui: setup  ## open the MLflow UI on the results (PORT=5000)
 	$(BIN)/mlflow ui --backend-store-uri $(STORE) --host 127.0.0.1 --port $(PORT) --workers 1
 
-dashboard: setup  ## watch a study in the browser (STUDY=outputs/tuning/tune_higgs)
-	$(BIN)/optuna-dashboard $(STUDY)/study.log --port $(PORT)
+dashboard: setup  ## watch a study in the browser (STUDY=outputs/tuning/tune_higgs or STORAGE=URL)
+	$(BIN)/optuna-dashboard "$(or $(STORAGE),$(STUDY)/study.log)" --port $(PORT)
 
 test: setup  ## run the whole test suite, as CI does
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -28,8 +28,8 @@ from fedprivacy.tuning.recommendation import Candidate, candidates, choose, conf
 from fedprivacy.tuning.recommended_file import rerun_command, write_recommended
 from fedprivacy.tuning.search import Search
 from fedprivacy.tuning.search_price import (
-    RANDOM,
     SearchPrice,
+    keeps_best_only,
     price_search,
     read_ledgers,
     resolve_scheme,
@@ -268,11 +268,6 @@ def forget(config: CellConfig) -> bool:
 def is_private(search: Search) -> bool:
     """Whether nothing but the recommended trial may outlive the study."""
     return keeps_best_only(search.config.tuning)
-
-
-def keeps_best_only(tuning: TuningConf) -> bool:
-    """See ``is_private``."""
-    return tuning.publish == "best_only" or tuning.search_price.scheme == RANDOM
 
 
 def closing_words(closed: Closed) -> str:

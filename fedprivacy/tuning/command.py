@@ -20,11 +20,11 @@ from fedprivacy.tuning.closing import (
     closing_words,
     forget,
     is_private,
-    keeps_best_only,
 )
 from fedprivacy.tuning.contract import check_folder, keep_folder
 from fedprivacy.tuning.floor import FOLDER, find_floor
 from fedprivacy.tuning.search import Search, open_search, part_of_front, prepare, run_search
+from fedprivacy.tuning.search_price import keeps_best_only
 from fedprivacy.tuning.space import SearchSpace
 from fedprivacy.tuning.storage import study_lock
 from fedprivacy.tuning.union import close_union

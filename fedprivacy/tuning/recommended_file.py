@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from fedprivacy.config.schema import CellConfig
 from fedprivacy.report.files import write_text
 from fedprivacy.tuning.planning import TARGET
 from fedprivacy.tuning.recommendation import Candidate
+from fedprivacy.tuning.search_price import keeps_best_only
 
 RECOMMENDED = "recommended.yaml"
 _GROUPS = ("algorithm", "schedule", "federation", "model", "privacy", "audit", "engine", "dataset")
@@ -52,15 +54,18 @@ def write_recommended(
 def rerun_command(config: CellConfig) -> str:
     """What to type to run the recommended setting."""
     folder = Path(config.tuning.dir)
-    return f"fedprivacy run --config-dir {folder.parent} +{folder.name}=recommended"
+    words = ["--config-dir", str(folder.parent), f"+{folder.name}=recommended"]
+    return shlex.join(["fedprivacy", "run", *words])
 
 
 def _comment(candidate: Candidate, config: CellConfig, claim: Mapping[str, Any]) -> str:
     held = "feasible" if candidate.feasible else "NOT feasible: it missed the floor or its budget"
     seeds = f"mean of {len(candidate.confirmed)} fresh seeds" if candidate.confirmed else "one run"
+    # Of a private search nobody may learn how many trials there were.
+    which = "the best trial" if keeps_best_only(config.tuning) else f"trial {candidate.trial}"
     lines = [
-        f"Recommended by the study {config.tuning.name!r}, mode {config.tuning.mode}: trial "
-        f"{candidate.trial}, {held}.",
+        f"Recommended by the study {config.tuning.name!r}, mode {config.tuning.mode}: {which}, "
+        f"{held}.",
         f"Score {candidate.score:.4f} ({seeds}; {candidate.outcome.score:.4f} in the trial).",
         f"Epsilon {candidate.epsilon:.4g} at delta {claim['delta']:.3g} of one run: upper bound, "
         f"proved, unit {claim['unit']}, {claim['neighbouring']}, view {claim['view']}.",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from omegaconf import OmegaConf
 
-from fedprivacy.config.composer import Composer
+from fedprivacy.config.composer import Composer, group_names
 from fedprivacy.config.loading import to_cell_config, to_plain_config
 from fedprivacy.config.schema import CellConfig, PruningConf
 from fedprivacy.config.serialization import from_plain
@@ -85,6 +85,7 @@ def prepare(composer: Composer) -> tuple[CellConfig, SearchSpace]:
     config = to_cell_config(base)
     check_tuning(config.tuning)
     checked(config)
+    _check_group(Path(config.tuning.dir).name, group_names(base))
     for key in ("noise_multiplier", "target_epsilon"):
         _refuse_typed_noise(composer, key)
     space = read_space(config.tuning.space, _whole_keys(base, config))
@@ -95,6 +96,17 @@ def prepare(composer: Composer) -> tuple[CellConfig, SearchSpace]:
     if config.tuning.search_price.scheme == RANDOM:
         check_same_releases(composer, space, _budgets(config)[0])
     return config, space
+
+
+def _check_group(name: str, groups: frozenset[str]) -> None:
+    """recommended.yaml is composed by its folder's name, which must be no group already."""
+    if name in groups | {"hydra", "sweeps", "experiment"}:
+        raise ConfigError(
+            "tuning.dir",
+            name,
+            "a folder whose name is no group of the configuration: recommended.yaml is run by it",
+            f"tuning.name={name}_study",
+        )
 
 
 def _refuse_typed_noise(composer: Composer, key: str) -> None:

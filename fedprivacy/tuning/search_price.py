@@ -25,6 +25,7 @@ from fedprivacy.accounting.claims import claim
 from fedprivacy.accounting.events import Event
 from fedprivacy.accounting.ledger import Ledger
 from fedprivacy.accounting.search import search_epsilon
+from fedprivacy.config.schema import TuningConf
 from fedprivacy.errors import AccountingError
 from fedprivacy.result import LEDGER_FILE
 
@@ -68,6 +69,11 @@ class SearchPrice:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {**vars(self), "assumptions": list(self.assumptions)}
+
+
+def keeps_best_only(conf: TuningConf) -> bool:
+    """Whether nothing but the recommended trial may outlive the study."""
+    return conf.publish == "best_only" or conf.search_price.scheme == RANDOM
 
 
 def resolve_scheme(asked: str, synthetic: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,9 +79,20 @@ def study_lock(conf: TuningConf) -> Iterator[None]:
 
 
 def dashboard_command(conf: TuningConf) -> str:
-    """What to type to watch the study in the browser."""
-    where = conf.storage or str(Path(conf.dir) / JOURNAL)
-    return f"optuna-dashboard {shown(where)}"
+    """What to type to watch the study in the browser.
+
+    A database's password is not shown; PostgreSQL takes it from the environment.
+    """
+    if conf.storage is None:
+        return shlex.join(["optuna-dashboard", str(Path(conf.dir) / JOURNAL)])
+    from sqlalchemy.engine import URL, make_url
+
+    url = make_url(conf.storage)
+    bare = URL.create(
+        url.drivername, url.username, None, url.host, url.port, url.database, url.query
+    )
+    command = shlex.join(["optuna-dashboard", str(bare)])
+    return f"PGPASSWORD=... {command}" if url.password else command
 
 
 def shown(url: str) -> str:

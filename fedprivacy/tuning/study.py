@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fedprivacy.config.schema import CellConfig, TuningConf
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 MODES = ("budget", "floor", "front")
 FRONTS = ("union", "multi")
 SAMPLERS = ("tpe", "gp", "random")
+
+_NAME = re.compile(r"[\w.-]*\w")
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +115,29 @@ def check_tuning(conf: TuningConf) -> None:
     if pruning.reach:
         in_range("tuning.pruning.reach", pruning.reach, above=1, fix="tuning.pruning.reach=30")
     in_range("tuning.warm_start.spread", conf.warm_start.spread, least=0)
+    if conf.floor is not None:
+        # The scores that are defined lie between -1 (kappa) and 1.
+        in_range("tuning.floor", conf.floor, least=-1, most=1, fix="tuning.floor=0.6")
+    _check_places(conf)
     _check_budgets(conf)
     _check_best_only(conf)
+
+
+def _check_places(conf: TuningConf) -> None:
+    """A name is that of a folder, an MLflow experiment, and of what recommended.yaml is run by."""
+    for key, text in (("name", conf.name), ("dir", Path(conf.dir).name)):
+        if not _NAME.fullmatch(text):
+            allowed = "a name of letters, digits, '_', '-' and '.'"
+            allowed += " (the last folder of it)" if key == "dir" else ""
+            raise ConfigError(f"tuning.{key}", getattr(conf, key), allowed, "tuning.name=my_study")
+    for folder in conf.warm_start.studies:
+        if not Path(folder).is_dir():
+            raise ConfigError(
+                "tuning.warm_start.studies",
+                str(folder),
+                "folders of earlier studies or sweeps; there is no such folder",
+                "mend the path, or tuning.warm_start.studies=[]",
+            )
 
 
 def _check_budgets(conf: TuningConf) -> None:

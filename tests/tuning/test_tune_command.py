@@ -145,6 +145,12 @@ def test_a_changed_space_is_refused(small: Small, capsys) -> None:
         (["tuning.storage=nowhere"], "a database URL"),
         (["tuning.search_price.scheme=random_best_only"], "tuning=private_random"),
         (["tuning.publish=best_only", "tuning.mode=front"], "a front is more than one trial"),
+        (["tuning.floor=nan"], "tuning.floor=nan"),
+        (["tuning.floor=2"], "tuning.floor=2"),
+        (["tuning.name=''"], "letters, digits"),
+        (["tuning.name=a/b"], "letters, digits"),
+        (["tuning.name=algorithm"], "is no group of the configuration"),
+        (["tuning.warm_start.studies=[/no/such]"], "there is no such folder"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused_before_any_trial(
