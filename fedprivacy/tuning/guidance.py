@@ -48,7 +48,10 @@ def guide(
 ) -> Guidance:
     """Write the pictures and the advice of a study into its folder."""
     folder = Path(search.config.tuning.dir)
-    advice = advise(trials, search.space, search.floor, recommended, search.n_trials)
+    tuning = search.config.tuning
+    advice = advise(
+        trials, search.space, search.floor, recommended, _typed_trials(search), tuning.mode
+    )
     paths = [write_text(folder / ADVICE, advice + "\n")]
     with style():
         for name, figure in _figures(search, trials, best, claim).items():
@@ -76,6 +79,11 @@ def _figures(
         against = f"{title}: score against epsilon"
         found["front"] = front_figure(trials, best, search.floor, claim, against)
     return found
+
+
+def _typed_trials(search: Search) -> int:
+    """``tuning.n_trials`` as it was typed: the study of one budget of a front has a share of it."""
+    return int(search.composer.base().tuning.n_trials)
 
 
 def study_title(search: Search) -> str:
