@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING
 from scipy import stats
 
 from fedprivacy.tuning.floor import Floor
+from fedprivacy.tuning.importance import FEWEST
 from fedprivacy.tuning.outcome import Outcome, outcome_of
 from fedprivacy.tuning.recommendation import Candidate
 from fedprivacy.tuning.rules import FAR, INFEASIBLE
-from fedprivacy.tuning.space import SearchSpace, Value
+from fedprivacy.tuning.space import EPSILON, SearchSpace, Value
 from fedprivacy.tuning.trial_look import DROWNED, LAGGED, kind_of, shown, told
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-_FEWEST_ON_A_SIDE, _ALPHA, _LATE = 3, 0.05, 0.75
+_FEWEST_ON_A_SIDE, _ALPHA, _LATE, _NAMED = 3, 0.05, 0.75, 3
 DEFAULTS = "the defaults"
 
 
@@ -73,6 +74,29 @@ def advise(
         words.append(_edge_words(recommended, space))
         words.append(_last_words(known, recommended, n_trials, mode))
     return " ".join(word for word in words if word)
+
+
+def importance_words(importance: Mapping[str, Mapping[str, float]]) -> str:
+    """Which parameters mattered most, for each thing that they mattered for.
+
+    Args:
+        importance: share of each parameter, at most 1, by what it is for.
+    """
+    words = []
+    for what, shares in importance.items():
+        first = sorted(shares, key=lambda key: -shares[key])[:_NAMED]
+        if first:
+            own = ", ".join(f"{key} {100 * shares[key]:.0f} %" for key in first)
+            words.append(f"for {what}, {own}")
+    if not words:
+        return (
+            f"Which parameters mattered is not known: that takes {FEWEST} trained trials that "
+            "differ."
+        )
+    return (
+        "What mattered most (PED-ANOVA, shares of all parameters, be it by chance or not): "
+        f"{'; '.join(words)}."
+    )
 
 
 def _collapse_words(
@@ -205,7 +229,8 @@ def _edge_words(best: Candidate, space: SearchSpace) -> str:
     """Values at an end of their range: what is beyond may be better."""
     edges = []
     for parameter in space:
-        value = best.settings.get(parameter.key)
+        budget = parameter.key == EPSILON
+        value = best.outcome.budget if budget else best.settings.get(parameter.key)
         numbers = [c for c in parameter.choices if isinstance(c, int | float)]
         low, high = (min(numbers), max(numbers)) if numbers else (parameter.low, parameter.high)
         if isinstance(value, bool) or not isinstance(value, int | float) or low >= high:
@@ -252,7 +277,7 @@ def _later_words(later: Sequence[Outcome], best: Candidate, mode: str) -> str:
     assert own.score is not None
     assert own.epsilon is not None
     if mode == "front":
-        return "no later one scored more at no larger epsilon"
+        return "in the search no later one scored more at no larger epsilon"
     if mode == "floor":
         ahead = sum(o.epsilon is not None and o.epsilon < own.epsilon for o in later)
         did, decided = "held at a smaller epsilon", "it did not hold on fresh seeds"
