@@ -14,7 +14,7 @@ from fedprivacy.tuning.trial_look import shown, told
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-FEWEST, _BEST = 8, 0.25
+FEWEST, _FEWEST_BEST, _BEST = 8, 2, 0.25
 
 log = logging.getLogger(__name__)
 
@@ -46,16 +46,17 @@ def score_importance(trials: Sequence[FrozenTrial], space: SearchSpace) -> dict[
 
 
 def collapse_importance(trials: Sequence[FrozenTrial], space: SearchSpace) -> dict[str, float]:
-    """The same for whether training came to nothing; empty where all trials agree.
+    """The same for whether training came to nothing; empty where fewer than two did not.
 
     How far the values of the trials that did not collapse are spread unlike those of all. Trials
     ended for their signal-to-noise ratio tell neither.
     """
     known = _known(trials, lambda outcome: float(outcome.collapsed) if told(outcome) else None)
     survived = sum(not collapsed for _, collapsed in known)
+    if survived < _FEWEST_BEST:
+        return {}
     # Half a trial less, so that rounding cannot let a collapsed one in among the survivors.
-    share = (survived - 0.5) / len(known) if survived else 1.0
-    return _importance(known, space, "minimize", share)
+    return _importance(known, space, "minimize", (survived - 0.5) / len(known))
 
 
 def _known(
@@ -99,11 +100,12 @@ def _importance(
         evaluator = PedAnovaImportanceEvaluator(target_quantile=quantile)
         try:
             found_shares = optuna.importance.get_param_importances(
-                study, evaluator=evaluator, params=varied
+                study, evaluator=evaluator, params=varied, normalize=False
             )
         except (ValueError, RuntimeError, ZeroDivisionError) as error:
             log.warning("the importance of parameters is not known: %s", error)
             return {}
+    # Where nothing tells the best from the others, Optuna's own shares would be equal ones.
     total = sum(found_shares.values())
     return {key: share / total for key, share in found_shares.items()} if total > 0 else {}
 
