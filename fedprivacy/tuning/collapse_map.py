@@ -72,10 +72,10 @@ def _caption(trials: Sequence[FrozenTrial], space: SearchSpace, keys: Sequence[s
     guessed = [key for key in keys if key not in known]
     if not guessed:
         return ""
-    which = "both axes" if len(guessed) == 2 else guessed[0]
+    which = "both axes: by their" if len(guessed) == 2 else f"{guessed[0]}: by its"
     return (
-        f"{which}: the first of the space that varied; importance is not known: it takes {FEWEST} "
-        "trained trials that differ and have them"
+        f"{which} order in the space, not by importance, which takes {FEWEST} trained trials "
+        "that differ"
     )
 
 

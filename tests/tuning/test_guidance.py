@@ -344,7 +344,7 @@ def test_the_map_says_where_importance_did_not_choose_its_axes(made: ModuleType)
         assert figure is not None
         return [text.get_text() for text in figure.texts]
 
-    assert any("importance is not known: it takes 8" in words for words in captions(6))
+    assert any("not by importance, which takes 8" in words for words in captions(6))
     assert captions(40) == ["x"]
 
 
