@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedprivacy.report.canvas import new_figure
-from fedprivacy.report.palette import INK
-from fedprivacy.tuning.importance import most_important
+from fedprivacy.tuning.importance import FEWEST, known_importance, most_important
 from fedprivacy.tuning.outcome import Outcome
-from fedprivacy.tuning.space import Parameter, SearchSpace, Value
-from fedprivacy.tuning.trial_look import LOOKS, REFUSED, kind_of, legend_handles, shown
+from fedprivacy.tuning.space import EPSILON, Parameter, SearchSpace, Value
+from fedprivacy.tuning.study_canvas import set_legend, study_page
+from fedprivacy.tuning.trial_look import LOOKS, kind_of, legend_handles, shown, told
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from optuna.trial import FrozenTrial
 
-_FEWEST, _NEIGHBOURS, _GRID = 12, 5, 60
+_FEWEST, _NEIGHBOURS, _GRID, _JITTER = 12, 5, 60, 0.05
 _SHADE = "#E8C9B8"
 
 Floats = NDArray[np.float64]
@@ -33,7 +32,7 @@ def collapse_map(trials: Sequence[FrozenTrial], space: SearchSpace, title: str) 
 
     Args:
         trials: of the study.
-        space: of the study.
+        space: of the study, with epsilon where that is searched.
         title: what the study is.
     """
     drawn = shown(trials)
@@ -46,31 +45,42 @@ def collapse_map(trials: Sequence[FrozenTrial], space: SearchSpace, title: str) 
         return None
     across, up = chosen
     own = [(t, o) for t, o in drawn if across.key in t.params and up.key in t.params]
-    width, height, foot = 6.6, 4.5, 0.98
-    figure = new_figure(width, height)
-    box = (0.95 / width, (foot + 0.5) / height, 1 - 1.15 / width, 1 - (foot + 0.95) / height)
-    axes = figure.add_axes(box)
+    figure, axes = study_page(title, _caption(trials, space, keys), height=4.5, left=0.95)
     points = np.array([[_at(across, t.params), _at(up, t.params)] for t, _ in own])
     points += _jitter(points, across, up)
-    _survival(axes, points, own)
+    shaded = _survival(axes, points, own)
     for (_, outcome), (x, y) in zip(own, points, strict=True):
         axes.plot([x], [y], ls="", zorder=3, **LOOKS[kind_of(outcome)])
     _name(axes.xaxis, across)
     _name(axes.yaxis, up)
-    axes.set_xlabel(across.key)
-    axes.set_ylabel(up.key)
-    figure.text(0.1 / width, 1 - 0.1 / height, title, va="top", fontsize=9.5, color=INK)
-    trained = sum(kind_of(o) != REFUSED for _, o in own)
+    axes.set_xlabel(_label(across))
+    axes.set_ylabel(_label(up))
     handles = legend_handles([kind_of(o) for _, o in own])
-    if _estimated(own):
+    if shaded:
         from matplotlib.patches import Patch
 
+        trained = sum(told(o) for _, o in own)
         label = f"most of the nearest collapsed ({trained} trials)"
         handles.append(Patch(facecolor=_SHADE, label=label))
-    figure.legend(
-        handles=handles, loc="lower left", ncol=2, frameon=False, bbox_to_anchor=(0.0, 0.0)
-    )
+    set_legend(figure, axes, handles, columns=2)
     return figure
+
+
+def _caption(trials: Sequence[FrozenTrial], space: SearchSpace, keys: Sequence[str]) -> str:
+    """Why it is these two parameters, where their importance is not what chose them."""
+    known = known_importance(trials, space)
+    guessed = [key for key in keys if key not in known]
+    if not guessed:
+        return ""
+    which = "both axes: by their" if len(guessed) == 2 else f"{guessed[0]}: by its"
+    return (
+        f"{which} order in the space, not by importance, which takes {FEWEST} trained trials "
+        "that differ"
+    )
+
+
+def _label(parameter: Parameter) -> str:
+    return "epsilon, searched: the budget of a trial" if parameter.key == EPSILON else parameter.key
 
 
 def _at(parameter: Parameter, params: dict[str, Value]) -> float:
@@ -83,23 +93,27 @@ def _at(parameter: Parameter, params: dict[str, Value]) -> float:
 
 
 def _jitter(points: Floats, *parameters: Parameter) -> Floats:
-    """Choices are moved a little, so that trials of one choice are not on one spot."""
+    """Choices are moved a little, so that trials of one choice are not on one spot.
+
+    As little as leaves no doubt which choice it is, also where choices are numbers.
+    """
     rng = np.random.default_rng(0)
-    spread = np.array([0.16 if p.choices else 0.0 for p in parameters])
+    spread = np.array([_JITTER if p.choices else 0.0 for p in parameters])
     return np.asarray(rng.uniform(-1, 1, points.shape) * spread)
 
 
 def _estimated(own: Sequence[tuple[FrozenTrial, Outcome]]) -> bool:
-    told = [o.collapsed for _, o in own if kind_of(o) != REFUSED]
-    return len(told) >= _FEWEST and len(set(told)) == 2
+    found = [o.collapsed for _, o in own if told(o)]
+    return len(found) >= _FEWEST and len(set(found)) == 2
 
 
-def _survival(axes: Any, points: Floats, own: Sequence[tuple[FrozenTrial, Outcome]]) -> None:
+def _survival(axes: Any, points: Floats, own: Sequence[tuple[FrozenTrial, Outcome]]) -> bool:
+    """Shade where most of the nearest collapsed; whether there is such a place."""
     if not _estimated(own):
-        return
+        return False
     from sklearn.neighbors import KNeighborsClassifier
 
-    trained = np.array([kind_of(o) != REFUSED for _, o in own])
+    trained = np.array([told(o) for _, o in own])
     collapsed = np.array([o.collapsed for _, o in own])
     low, high = points.min(0), points.max(0)
     span = np.where(high > low, high - low, 1.0)
@@ -109,6 +123,7 @@ def _survival(axes: Any, points: Floats, own: Sequence[tuple[FrozenTrial, Outcom
     grid = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2) / span
     dead = model.predict_proba(grid)[:, 1].reshape(_GRID, _GRID) > 0.5
     axes.contourf(xs, ys, dead.astype(float), levels=[0.5, 1.5], colors=[_SHADE], zorder=0)
+    return bool(dead.any())
 
 
 def _name(axis: Any, parameter: Parameter) -> None:
@@ -120,3 +135,7 @@ def _name(axis: Any, parameter: Parameter) -> None:
         ticks = [t for t in range(int(np.floor(low)), int(np.ceil(high)) + 1) if low <= t <= high]
         marks = ticks if len(ticks) > 1 else [float(low), float(high)]
         axis.set_ticks(marks, [f"{10.0**t:.3g}" for t in marks])
+    elif parameter.whole:
+        from matplotlib.ticker import MaxNLocator
+
+        axis.set_major_locator(MaxNLocator(integer=True))

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from fedprivacy.report.canvas import save, style
 from fedprivacy.report.files import write_text
 from fedprivacy.report.words import dataset_title
-from fedprivacy.tuning.advice import advise
+from fedprivacy.tuning.advice import advise, importance_words
 from fedprivacy.tuning.collapse_map import collapse_map
-from fedprivacy.tuning.importance import collapse_importance, score_importance
+from fedprivacy.tuning.importance import collapse_importance, score_importance, searched
 from fedprivacy.tuning.recommendation import Candidate
 from fedprivacy.tuning.search import Search
-from fedprivacy.tuning.study_figures import front_figure, history_figure
+from fedprivacy.tuning.space import SearchSpace
+from fedprivacy.tuning.study_figures import epsilon_history_figure, front_figure, history_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,35 +48,51 @@ def guide(
     claim: Mapping[str, Any] | None,
 ) -> Guidance:
     """Write the pictures and the advice of a study into its folder."""
-    folder = Path(search.config.tuning.dir)
-    advice = advise(trials, search.space, search.floor, recommended, search.n_trials)
+    folder, tuning = Path(search.config.tuning.dir), search.config.tuning
+    space = searched(trials, search.space)
+    importance = {
+        "score": score_importance(trials, space),
+        "collapse": collapse_importance(trials, space),
+    }
+    words = advise(trials, space, search.floor, recommended, _typed_trials(search), tuning.mode)
+    advice = f"{words} {importance_words(importance)}"
     paths = [write_text(folder / ADVICE, advice + "\n")]
     with style():
-        for name, figure in _figures(search, trials, best, claim).items():
+        for name, figure in _figures(search, space, trials, best, claim).items():
             if figure is not None:
                 paths += save(figure, folder / name, ("png",))
-    importance = {
-        "score": score_importance(trials, search.space),
-        "collapse": collapse_importance(trials, search.space),
-    }
+            else:
+                # An earlier end of the study may have left one that no longer holds.
+                (folder / f"{name}.png").unlink(missing_ok=True)
     return Guidance(importance, advice, tuple(paths))
 
 
 def _figures(
     search: Search,
+    space: SearchSpace,
     trials: Sequence[FrozenTrial],
     best: Sequence[Candidate],
     claim: Mapping[str, Any] | None,
 ) -> dict[str, Figure | None]:
-    title = study_title(search)
-    found = {
-        "history": history_figure(trials, search.floor, f"{title}: trials in their order"),
-        "collapse_map": collapse_map(trials, search.space, f"{title}: where training survives"),
-    }
-    if claim is not None:
+    title, mode = study_title(search), search.config.tuning.mode
+    order = f"{title}: trials in their order"
+    history = history_figure(trials, search.floor, order)
+    front = None
+    if claim is not None and mode == "floor":
+        history = epsilon_history_figure(trials, claim, order)
+    if claim is not None and mode != "budget":
         against = f"{title}: score against epsilon"
-        found["front"] = front_figure(trials, best, search.floor, claim, against)
-    return found
+        front = front_figure(trials, best, search.floor, claim, against)
+    return {
+        "history": history,
+        "collapse_map": collapse_map(trials, space, f"{title}: where training survives"),
+        "front": front,
+    }
+
+
+def _typed_trials(search: Search) -> int:
+    """``tuning.n_trials`` as it was typed: the study of one budget of a front has a share of it."""
+    return int(search.composer.base().tuning.n_trials)
 
 
 def study_title(search: Search) -> str:

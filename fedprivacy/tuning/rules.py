@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 CHANCE, NOISE, NOT_FINITE, BEHIND = "chance", "noise", "not_finite", "behind"
 INFEASIBLE, FAR = "infeasible", "reach"
-COLLAPSED = frozenset({CHANCE, NOISE, NOT_FINITE})
-"""Rules that say that training came to nothing; the others say that it is not worth going on."""
+COLLAPSED = frozenset({CHANCE, NOT_FINITE})
+"""Rules that say that training came to nothing; the others say that it is not worth going on.
+
+``NOISE`` is of the others: an update can drown in its noise while the score is well above chance.
+"""
 
 
 @dataclass

@@ -23,6 +23,7 @@ from fedprivacy.tuning.rules import (
     COLLAPSED,
     FAR,
     INFEASIBLE,
+    NOISE,
     NOT_FINITE,
     CollapseRules,
     Listeners,
@@ -140,7 +141,10 @@ class TrialRunner:
         known = [
             (outcome.reach, outcome.collapsed)
             for outcome in outcomes
-            if outcome is not None and outcome.reach is not None and outcome.status != "failed"
+            if outcome is not None
+            and outcome.reach is not None
+            and outcome.status != "failed"
+            and outcome.rule != NOISE  # neither collapsed nor seen to survive
         ]
         return collapsed_between(own, known)
 

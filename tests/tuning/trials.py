@@ -26,7 +26,8 @@ def made(
     number: int, params: dict[str, Any], outcome: Outcome, origin: str | None = None
 ) -> FrozenTrial:
     """A finished trial."""
-    state = TrialState.PRUNED if outcome.status == "pruned" else TrialState.COMPLETE
+    states = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+    state = states.get(outcome.status, TrialState.COMPLETE)
     trial = optuna.trial.create_trial(
         state=state,
         value=outcome.score if state is TrialState.COMPLETE else None,
@@ -39,6 +40,15 @@ def made(
         user_attrs={OUTCOME: outcome.to_json(), **({"origin": origin} if origin else {})},
     )
     trial.number = number
+    return trial
+
+
+def untold(number: int, state: str) -> FrozenTrial:
+    """A trial without an outcome: it waits, runs, or its worker died."""
+    trial = optuna.trial.create_trial(
+        state=TrialState.FAIL, params={}, distributions={}, user_attrs={}
+    )
+    trial.number, trial.state = number, TrialState[state]
     return trial
 
 
