@@ -98,6 +98,9 @@ def _allowed(words: str) -> str:
 
 
 def _fix(words: str, key: str) -> str:
+    if key.startswith("tuning.space"):
+        added = "'++tuning.space={federation.lr:{low:0.1,high:2}}'"
+        return f"add to the space with {added}, or declare it in a file: sweeps/NAME.yaml"
     if "Could not override" in words or "not in struct" in words:
         return "look the key up with: fedprivacy run --cfg job"
     if "Could not find" in words:

@@ -58,7 +58,10 @@ def check_same(conf: TuningConf, known: Mapping[str, Any], now: Mapping[str, Any
     Raises:
         ConfigError: names the first condition that changed, and the way to another study.
     """
-    keys = sorted(known.keys() | now.keys(), key=lambda key: ("tuning" not in key, key))
+    order = {"tuning.mode": 0, "tuning.front": 1}  # which other keys there are follows from them
+    keys = sorted(
+        known.keys() | now.keys(), key=lambda key: (order.get(key, 2), "tuning" not in key, key)
+    )
     changed = [key for key in keys if known.get(key, "absent") != now.get(key, "absent")]
     if not changed:
         return

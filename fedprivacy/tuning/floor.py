@@ -89,7 +89,7 @@ def _twin(config: CellConfig, composer: Composer, offset: int, record: Recorder)
     if known is not None and known.finished and known.cell_id == cell_id(twin):
         return known
     result = run_cell(twin, folder, overrides=composed.overrides)
-    record(result, folder, {"tuning.role": "twin"})
+    record(result, folder, {"tuning.study": config.tuning.name, "tuning.role": "twin"})
     return result
 
 
