@@ -10,6 +10,7 @@ from importlib.metadata import version
 from itertools import groupby
 
 from fedprivacy.accounting import pld
+from fedprivacy.accounting.convolution import compose
 from fedprivacy.accounting.events import Event
 from fedprivacy.accounting.history import History, history
 from fedprivacy.accounting.hockey_stick import epsilon_at
@@ -180,7 +181,7 @@ def _running(
     total = pld.composed((), neighbouring, interval)
     for parts in rounds:
         if parts:
-            total = total.compose(pld.composed(parts, neighbouring, interval))
+            total = compose(total, pld.composed(parts, neighbouring, interval))
         value = epsilon_at(total, delta)
         yield value
         if value >= stop:

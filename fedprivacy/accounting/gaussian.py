@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
@@ -46,6 +48,7 @@ def gaussian_tpr(fpr: float, mu: float) -> float:
     return float(special.ndtr(special.ndtri(fpr) + mu))
 
 
+@lru_cache(maxsize=64)
 def gdp_mu(profile: Profile) -> float:
     """Smallest mu whose Gaussian profile lies on or above ``profile``; ``inf`` if none does.
 
@@ -69,6 +72,7 @@ def gdp_mu(profile: Profile) -> float:
     return float(high.max())
 
 
+@lru_cache(maxsize=64)
 def gdp_regret(profile: Profile, mu: float) -> float:
     """How much worse than the profile the mu-GDP curve makes it look; 0 is a perfect fit.
 

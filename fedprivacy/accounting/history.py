@@ -42,7 +42,7 @@ def history(events: Iterable[dp.DpEvent]) -> History | None:
     if precision:
         # fsum is exact, so the result does not depend on the order of the events.
         merged.append((dp.GaussianDpEvent(1.0 / math.sqrt(math.fsum(precision))), 1))
-    return tuple(sorted(merged, key=repr))
+    return tuple(sorted(merged, key=repr) if merged[1:] else merged)
 
 
 def _count(event: dp.DpEvent, times: int, counts: Counter[dp.DpEvent]) -> None:

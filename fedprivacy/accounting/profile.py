@@ -33,9 +33,11 @@ POINTS = 4000
 """Most points of a profile."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Profile:
     """Upper bound on delta at each epsilon, both directions of the relation covered.
+
+    Two profiles are equal if they are one object, so that what follows from one can be cached.
 
     Attributes:
         epsilons: ``(k,)`` ascending, from 0.
