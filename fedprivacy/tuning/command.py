@@ -89,7 +89,7 @@ def _tune(config: CellConfig, space: SearchSpace, composer: Composer) -> int:
     check_folder(config, space)
     with study_lock(tuning):
         if keeps_best_only(tuning) and forget(config):
-            print(f"{tuning.name}: finished before; only its recommended trial was kept")
+            print(_finished_before(config))
             return OK
     record = _recorder(config)
     if tuning.mode == "front" and tuning.front == "union":
@@ -99,17 +99,28 @@ def _tune(config: CellConfig, space: SearchSpace, composer: Composer) -> int:
     return OK
 
 
-def _finish(search: Search, record: Recorder) -> Closed:
-    """Work until all trials are done; then one worker at a time closes the study."""
+def _finish(search: Search, record: Recorder) -> Closed | None:
+    """Work until all trials are done; then one worker at a time closes the study.
+
+    None where another worker closed a private study meanwhile, of which nothing more is left.
+    """
+    config = search.config
     run_search(search, record)
-    with study_lock(search.config.tuning):
+    with study_lock(config.tuning):
+        if is_private(search) and forget(config):
+            print(_finished_before(config))
+            return None
         closed = close_study(search, record)
         print(closing_words(closed))
         if is_private(search):
-            forget(search.config)
+            forget(config)
         elif record.enabled:
-            _record_files(closed.paths, search.config, record)
+            _record_files(closed.paths, config, record)
     return closed
+
+
+def _finished_before(config: CellConfig) -> str:
+    return f"{config.tuning.name}: finished before; only its recommended trial was kept"
 
 
 def _union(config: CellConfig, space: SearchSpace, composer: Composer, record: Recorder) -> int:
@@ -123,7 +134,8 @@ def _union(config: CellConfig, space: SearchSpace, composer: Composer, record: R
         print(f"budget {budget:g}", file=sys.stderr)
         part = part_of_front(config, budget)
         search = open_search(part, space, composer, record, floor, beside)
-        parts.append(_finish(search, record))
+        if (closed := _finish(search, record)) is not None:
+            parts.append(closed)
     with study_lock(config.tuning):
         union = close_union(config, composer, parts)
     print(union.words)

@@ -15,7 +15,7 @@ from fedprivacy.accounting import Event
 from fedprivacy.accounting.ledger import Ledger
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.result import LEDGER_FILE
-from fedprivacy.tuning import closing
+from fedprivacy.tuning import closing, command
 from fedprivacy.tuning.outcome import OUTCOME, Outcome
 from fedprivacy.tuning.ownership import RETRY_OF
 from fedprivacy.tuning.recommendation import Candidate
@@ -82,3 +82,15 @@ def test_what_a_dead_worker_released_is_counted_as_its_repetition(compose, tmp_p
 def replace_retry(one: optuna.trial.FrozenTrial) -> optuna.trial.FrozenTrial:
     """The same trial, of its own accord."""
     return trial(one.number, one.state, **{OUTCOME: DONE.to_json()})
+
+
+def test_a_private_study_that_another_worker_closed_is_left_alone(
+    compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    search = search_of(compose, tmp_path, "budget")
+    tuning = replace(search.config.tuning, publish="best_only")
+    search.config = replace(search.config, tuning=tuning)
+    monkeypatch.setattr(command, "run_search", lambda *_: None)
+    (tmp_path / closing.SUMMARY).write_text("{}")
+    assert command._finish(search, None) is None
+    assert "finished before" in capsys.readouterr().out
