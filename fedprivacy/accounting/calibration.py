@@ -176,9 +176,9 @@ def _bracket(
         # epsilon falls with noise, by a power between 1 and 2 where it is large.
         step = max(step, max(point.epsilon / target, target / point.epsilon) ** _REACH)
     while point.epsilon <= target:
-        smaller = point.noise / step
-        if smaller < _SMALLEST:
+        if point.noise <= _SMALLEST:
             return _Point(0.0, math.inf), point
+        smaller = max(point.noise / step, _SMALLEST)
         last, point = point, _Point(smaller, price(smaller))
         step *= step
         if point.epsilon > target:

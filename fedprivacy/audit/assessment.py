@@ -85,7 +85,7 @@ def assess(
             "membership": told.to_json(),
         }
     best = max(per_view.values(), key=lambda item: float(item["epsilon_lower"]))
-    rejected = _rejected(scores, included, views, counts, alpha, claimed)
+    rejected, could = _tested(scores, included, views, counts, alpha, claimed)
     block = {
         **{key: best[key] for key in best if key not in ("membership", "under_assumptions")},
         "unit": "record",
@@ -96,7 +96,12 @@ def assess(
         "bounds_tried": tried,
         "per_view": per_view,
         "membership": per_view[views[0]]["membership"],
-        "claim": {"words": CLAIM, "rejected": rejected, "confidence": confidence},
+        "claim": {
+            "words": CLAIM,
+            "rejected": rejected,
+            "could_reject": could,
+            "confidence": confidence,
+        },
         "reconstruction": None,
         "about": ZERO,
     }
@@ -149,25 +154,30 @@ def _gaussian(
     return gaussian_epsilon(mu, delta) if mu else 0.0
 
 
-def _rejected(
+def _tested(
     scores: Mapping[View, NDArray[np.float64]],
     included: NDArray[np.bool_],
     views: Sequence[View],
     counts: Sequence[int],
     alpha: float,
     claimed: Sequence[Profile],
-) -> bool | None:
-    """Whether the one-run test against the claim's own curve rejects it, in any view."""
+) -> tuple[bool | None, bool | None]:
+    """Whether the one-run test rejects the claim's own curve in any view; whether it could have.
+
+    It could where every guess being right would reject. Both None where nothing is claimed.
+    """
     if not claimed:
-        return None
+        return None, None
     inverses = [profile_inverse(profile) for profile in {id(p): p for p in claimed}.values()]
 
     def inverse(rate: float) -> float:
         """Of the site that is protected least."""
         return min(one(rate) for one in inverses)
 
-    return any(
-        rejects(right_guesses(scores[view], included, r), r, len(included), inverse, alpha)
-        for view in views
-        for r in counts
+    def beyond(right: int, guesses: int) -> bool:
+        return rejects(right, guesses, len(included), inverse, alpha)
+
+    rejected = any(
+        beyond(right_guesses(scores[view], included, r), r) for view in views for r in counts
     )
+    return rejected, any(beyond(r, r) for r in counts)

@@ -53,9 +53,8 @@ def leakage_value(with_attack: float, with_prior: float) -> float | None:
 
     (SIM(x, r) - SIM(x, p)) / SIM(x, p), p a public prior: what the attacker has without the
     gradient (Hatamizadeh et al. 2023, arXiv 2202.06924, equation 4): 0 is no better than the
-    prior, negative is worse. There the search starts from it too; ours starts at mid-range: from
-    the mean image it recognised none of the images that it recognises from there. None where the
-    prior is unlike the original altogether, so that the ratio means nothing.
+    prior, negative is worse. The search starts from it, as there, and from mid-range
+    too. None where the prior is unlike the original altogether: the ratio means nothing then.
 
     Args:
         with_attack: similarity of the original to the reconstruction.

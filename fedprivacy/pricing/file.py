@@ -101,9 +101,23 @@ def weakest(cells: Sequence[CellResult]) -> dict[str, Any] | None:
 
 
 def measured(cells: Sequence[CellResult]) -> Mapping[str, Any] | None:
-    """The largest measured lower bound among cells, with its ceiling; None without an audit."""
+    """The largest measured lower bound among cells, with its ceiling; None without an audit.
+
+    Its confidence is that of all cells' bounds together (union bound): the largest of many that
+    each may fail in 5 % of audits fails more often than that.
+    """
     audits = [cell.audit for cell in cells if cell.audit]
     if not audits:
         return None
     best = max(audits, key=lambda audit: float(audit["epsilon_lower"]))
-    return {**{key: best.get(key) for key in _MEASURED}, "audited_cells": len(audits)}
+    together = joint_confidence([audit.get("confidence") for audit in audits])
+    said = {key: best.get(key) for key in _MEASURED}
+    return {**said, "confidence": together, "audited_cells": len(audits)}
+
+
+def joint_confidence(each: Sequence[float | None]) -> float | None:
+    """With which confidence several bounds hold together; None where one is not known."""
+    known = [one for one in each if one is not None]
+    if len(known) < len(each):
+        return None
+    return max(0.0, round(1 - sum(1 - one for one in known), 12))

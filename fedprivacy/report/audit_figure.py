@@ -195,15 +195,26 @@ def falsified(rows: Sequence[Row]) -> str:
     cells = [cell for row in shown for cell in row.cells if cell.audit]
     if not cells:
         return ""
-    count = sum(cell.verdict == "falsified" for cell in cells)
+    claims = [(audit.get("claim") or {}, cell) for cell in cells if (audit := cell.audit)]
+    tested = [(told, cell) for told, cell in claims if told.get("rejected") is not None]
     found = [
         (float(audit["epsilon_lower"]), float(audit["ceiling"]))
         for cell in cells
         if (audit := cell.audit)
     ]
     largest, ceiling = max(found)
+    bound = (
+        f"The largest lower bound is {largest:.2f}, of at most {ceiling:.2f} that its audit could "
+        "have shown."
+    )
+    silent = len(cells) - len(tested)
+    if not tested:
+        return f"None of the {silent} audited cells with protection makes a claim to test. {bound}"
+    count = sum(cell.verdict == "falsified" for _, cell in tested)
+    could = [told.get("could_reject") for told, _ in tested]
+    reach = "" if None in could else f" ({sum(map(bool, could))} of them could have been)"
+    rest = f"; {silent} more make no claim to test" if silent else ""
     return (
-        f'The claim "as private as its protected rounds" was rejected in {count} of {len(cells)} '
-        f"audited cells with protection; the largest lower bound is {largest:.2f}, of at most "
-        f"{ceiling:.2f} that its audit could have shown."
+        f'The claim "as private as its protected rounds" was rejected in {count} of {len(tested)} '
+        f"audited cells that make it{reach}{rest}. {bound}"
     )

@@ -48,12 +48,12 @@ WORDS = (
     "is empty in one of them) or replace_one (it is another unit's; dearer).",
     "view: what the adversary sees: server_updates (every message of every site), aggregate (the "
     "averages), final_model. delta: the probability with which the bound may fail.",
-    "epsilon measured: a lower bound that an attacker really showed, never above the truth but "
-    "in 5 % "
-    "of audits. 0 means that this attack found nothing; it is no evidence of privacy.",
-    "verdict: proven (a finite total), partial (only some rounds are protected and no attack has "
-    "shown more; not a good result), falsified (an audit rejects the claim to be as private as the "
-    "protected rounds), unprotected (nothing is proved).",
+    "epsilon measured: a lower bound that an attacker really showed; each is above the truth in at "
+    "most 5 % of audits, the largest of several seeds' with the confidence that stands beside it. "
+    "0 means that this attack found nothing; it is no evidence of privacy.",
+    "verdict: proven (a finite total), partial (only some rounds are protected, and no attack has "
+    "shown more or none was tried; not a good result), falsified (an audit rejects the claim to "
+    "be as private as the protected rounds), unprotected (nothing is proved).",
     "seeded noise makes a run repeatable and its certificate a simulation. synthetic records stand "
     "in for real ones.",
 )

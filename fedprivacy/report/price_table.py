@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from fedprivacy.pricing.file import joint_confidence
 from fedprivacy.pricing.intervals import Interval
 from fedprivacy.pricing.price import Harm, Price
 from fedprivacy.report.bounds import alike
@@ -156,9 +157,10 @@ def _harm(value: Harm | None) -> str:
 
 
 def measured_text(row: Row) -> str:
-    """``>= 2.02 (ceiling 3.02, 6 audited)``: the largest lower bound over the seeds.
+    """``>= 2.02 (ceiling 3.02, 2 audited, 90 % confidence)``: the largest lower bound of all seeds.
 
-    Says what was measured where that is not what the row's own epsilon is about.
+    The confidence is that of all seeds' bounds together. Says what was measured where that is not
+    what the row's own epsilon is about.
     """
     audits = [cell.audit for cell in row.cells if cell.audit]
     if not audits:
@@ -166,7 +168,9 @@ def measured_text(row: Row) -> str:
     best = max(audits, key=lambda audit: float(audit["epsilon_lower"]))
     lower, ceiling = number_text(best["epsilon_lower"]), number_text(best["ceiling"])
     whose = _elsewhere(best, row.privacy or {})
-    return f">= {lower}{whose} (ceiling {ceiling}, {len(audits)} audited)"
+    together = joint_confidence([audit.get("confidence") for audit in audits])
+    sure = "" if together is None else f", {100 * together:.3g} % confidence"
+    return f">= {lower}{whose} (ceiling {ceiling}, {len(audits)} audited{sure})"
 
 
 def _elsewhere(audit: Mapping[str, Any], privacy: Mapping[str, Any]) -> str:

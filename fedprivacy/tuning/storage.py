@@ -72,8 +72,13 @@ def study_lock(conf: TuningConf) -> Iterator[None]:
     import fcntl
 
     folder = Path(conf.dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / _LOCK, "a+b") as handle:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = open(folder / _LOCK, "a+b")  # noqa: SIM115
+    except OSError as error:
+        allowed = f"a folder that can be made and written ({error.strerror})"
+        raise ConfigError("tuning.dir", conf.dir, allowed, "tuning.dir=outputs/tuning/x") from error
+    with opened as handle:
         fcntl.flock(handle.fileno(), fcntl.LOCK_EX)
         yield
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from fedprivacy.accounting.accountant import epsilon
 from fedprivacy.accounting.calibration import PRECISION, calibrate_noise
+from fedprivacy.accounting.events import Event
 from fedprivacy.errors import AccountingError
 
 
@@ -94,3 +95,16 @@ def test_what_no_noise_can_protect_is_refused(event):
         calibrate_noise(
             lambda _: [event(dp.NonPrivateDpEvent(), protected=False)], 1.0, 1e-5, "zero_out"
         )
+
+
+@pytest.mark.parametrize("target", [1e5, 3e5, 1e6])
+def test_large_budgets_are_met_closely(target: float) -> None:
+    """Even huge budgets buy something; noise that is far too much would not show it."""
+
+    def events(noise: float) -> list[Event]:
+        own = dp.PoissonSampledDpEvent(0.1, dp.GaussianDpEvent(noise))
+        run = dp.SelfComposedDpEvent(own, 20)
+        return [Event(1, "a", "dpsgd", "record", "zero_out", "server_updates", run, True)]
+
+    found = calibrate_noise(events, target, 1e-5, "zero_out")
+    assert 0.99 * target <= found.epsilon <= target

@@ -146,9 +146,12 @@ def test_results_of_an_earlier_version_say_that_their_ceiling_is_unknown(
 def test_the_price_table_says_what_was_measured_where_that_is_not_what_is_stated(
     factory: ModuleType, row
 ) -> None:
-    assert measured_text(row) == ">= 2.50 (ceiling 3.00, 2 audited)"
+    assert measured_text(row) == ">= 2.50 (ceiling 3.00, 2 audited, 90 % confidence)"
     (site,) = make_rows([replace(factory.make_result("svt"), audit=audit())])
-    assert measured_text(site) == ">= 2.50 of one record, add_remove (ceiling 3.00, 1 audited)"
+    assert (
+        measured_text(site)
+        == ">= 2.50 of one record, add_remove (ceiling 3.00, 1 audited, 95 % confidence)"
+    )
 
 
 def test_mlflow_has_the_ceiling_beside_the_bound(row) -> None:

@@ -125,23 +125,33 @@ def test_only_a_decreasing_threshold_every_second_round_lies_between(
     assert found.answer == (AGREES if judged else NOT_RUN)
 
 
+def test_three_signs_that_agree_settle_nothing(factory: ModuleType) -> None:
+    """A bootstrap over three seeds excludes 0 whenever all are on one side of it."""
+    cells = []
+    for seed, score in enumerate((0.501, 0.504, 0.520)):
+        made = factory.make_result("gaussian", dataset="higgs", seed=seed)
+        alone = factory.make_result("none", dataset="higgs", seed=seed, federation="local")
+        cells += [at(made, score), replace(alone, score=replace(alone.score, per_site={"a": 0.5}))]
+    assert answer(cells, "site alone: higgs").answer in (CANNOT_TELL, NOT_SETTLED)
+
+
 def test_cells_of_another_federation_are_not_the_federations(factory: ModuleType) -> None:
     def cells(federation: str, score: float):
         return [
             at(factory.make_result("gaussian", dataset="higgs", seed=s, federation=federation), v)
-            for s, v in enumerate((score, score + 0.01))
+            for s, v in enumerate((score, score + 0.001))
         ]
 
     twins = [at(factory.make_result("none", dataset="higgs", seed=s), 0.9) for s in (0, 1)]
-    own = answer([*cells("fedavg", 0.885), *twins], "percentile 95")
+    own = answer([*cells("fedavg", 0.89), *twins], "percentile 95")
     assert own.answer == AGREES
-    assert answer([*cells("fedavg", 0.885), *cells("local", 0.6), *twins], "percentile 95") == own
+    assert answer([*cells("fedavg", 0.89), *cells("local", 0.6), *twins], "percentile 95") == own
     # A twin that trained otherwise is none.
     rate = {"federation.lr": 7.0}
     far = [
         at(factory.make_result("none", dataset="higgs", seed=s, config=rate), 0.9) for s in (0, 1)
     ]
-    assert answer([*cells("fedavg", 0.885), *far], "percentile 95").answer == NOT_RUN
+    assert answer([*cells("fedavg", 0.89), *far], "percentile 95").answer == NOT_RUN
 
 
 def test_each_case_is_told_by_itself_whether_federation_beats_local(factory: ModuleType) -> None:

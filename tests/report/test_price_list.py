@@ -89,13 +89,20 @@ def test_a_clinician_is_told_only_what_is_proved_for_patients(rows) -> None:
 
 
 def test_audits_are_drawn_and_counted(factory: ModuleType) -> None:
-    audit = {"epsilon_lower": 2.5, "ceiling": 3.0, "confidence": 0.95, "delta": 1e-5}
+    claimed = {"rejected": True, "could_reject": True}
+    audit = {
+        "epsilon_lower": 2.5, "ceiling": 3.0, "confidence": 0.95, "delta": 1e-5, "claim": claimed
+    }  # fmt: skip
     cells = [
         replace(factory.make_result("dpsgd", "first_round", seed=s), audit=audit, verdict=v)
         for s, v in enumerate(("falsified", "partial"))
     ]
     shown = make_rows([*cells, factory.make_result("none")])
-    assert "rejected in 1 of 2" in falsified(shown)
+    assert "rejected in 1 of 2 audited cells that make it (2 of them could" in falsified(shown)
+    silent = replace(cells[1], audit={**audit, "claim": {"rejected": None}})
+    assert "in 1 of 1" in falsified(make_rows([cells[0], silent]))
+    assert "1 more make no claim" in falsified(make_rows([cells[0], silent]))
+    assert "None of the 1 audited cells" in falsified(make_rows([silent]))
     assert "is 2.50, of at most 3.00 that its audit could have shown" in falsified(shown)
     figure = audit_figure(shown)
     axes = figure.axes[0]

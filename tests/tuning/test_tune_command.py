@@ -152,6 +152,7 @@ def test_a_changed_space_is_refused(small: Small, capsys) -> None:
         ),
         (["tuning.floor=2"], "tuning.floor=2"),
         (["tuning.name=''"], "letters, digits"),
+        (["tuning.dir=/proc/x"], "a folder that can be made and written"),
         (["tuning.name=a/b"], "letters, digits"),
         (["tuning.name=algorithm"], "is no group of the configuration"),
         (["tuning.warm_start.studies=[/no/such]"], "there is no such folder"),

@@ -60,13 +60,16 @@ class _Batch:
         self.began = time.monotonic()
         self.ended = threading.Event()
         self.given_up = False
+        # A piece that ends just when nobody waits any more must not let the next one begin.
+        self._turn = threading.Lock()
 
     def work(self) -> None:
         """Do everything, one after another."""
         for task in self._tasks:
-            if self.given_up:
-                break
-            self.began = time.monotonic()
+            with self._turn:
+                if self.given_up:
+                    break
+                self.began = time.monotonic()
             try:
                 self.answers.append(task())
             except _Abandoned:
@@ -79,10 +82,11 @@ class _Batch:
         """Whether all of it ended, each piece within ``timeout`` seconds from its own beginning."""
         left = timeout
         while not self.ended.wait(min(left, threading.TIMEOUT_MAX)):
-            left = self.began + timeout - time.monotonic()
-            if left <= 0:
-                self.given_up = True
-                return self.ended.is_set()
+            with self._turn:
+                left = self.began + timeout - time.monotonic()
+                if left <= 0:
+                    self.given_up = True
+                    return self.ended.is_set()
         return True
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -61,11 +62,8 @@ def test_an_interruption_breaks_off_the_work_in_hand(sites: Callable[..., Client
     def main(grid: Grid, context: Context) -> None:
         assert isinstance(grid, InProcessGrid)
         thread: SiteThread = grid._thread
-        work = threading.Thread(
-            target=lambda: thread.run([lambda: endless(None, None)], 60),
-            daemon=True,  # type: ignore[arg-type]
-        )
-        work.start()
+        work = partial(thread.run, [partial(endless, None, None)], 60)
+        threading.Thread(target=work, daemon=True).start()
         assert entered.wait(5)
         raise KeyboardInterrupt
 
