@@ -63,8 +63,9 @@ def _images() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(32, 1, 64, 64), torch.randint(0, 4, (32,))
 
 
-def _volumes() -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.randn(2, 1, 48, 60, 48), torch.randint(0, 2, (2, 48, 60, 48)).float()
+def volumes(count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    """Made-up volumes of the size of IXITiny's, and their masks."""
+    return torch.randn(count, 1, 48, 60, 48), torch.randint(0, 2, (count, 48, 60, 48)).float()
 
 
 CASES = {
@@ -77,16 +78,17 @@ CASES = {
         ("plain", "auto", "loop", "opacus"), 3, 1.5,
     ),
     "unet3d": Case(
-        lambda: UNet3d(1, 2, 8, 3, "group", 4), _volumes, LOSSES["segmentation"],
+        lambda: UNet3d(1, 2, 8, 3, "group", 4), volumes, LOSSES["segmentation"],
         ("plain", "auto", "loop", "opacus"), 1, 1.3, lean=True,
     ),
 }  # fmt: skip
 
 
-def make_step(case: Case, contender: str) -> Callable[[], None]:
+def make_step(case: Case, contender: str, device: str = "cpu") -> Callable[[], None]:
     """One step of a contender, on a model and a batch of its own."""
     torch.manual_seed(0)
-    model, (x, y) = case.model(), case.batch()
+    model = case.model().to(device)
+    x, y = (tensor.to(device) for tensor in case.batch())
     if contender == "plain":
         return _plain(case, model, x, y)
     if contender == "opacus":
@@ -110,7 +112,7 @@ def _ours(
 ) -> Callable[[], None]:
     parameters = FlatParameters(model)
     engine = build_engine(engine_name, model, case.loss, record=x.shape[1:])
-    generator = torch.Generator()
+    generator = torch.Generator(x.device)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
 
     def step() -> None:
@@ -144,9 +146,16 @@ def _opacus(case: Case, model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> C
     return step
 
 
-def seconds_by_turn(case: Case, turns: int) -> dict[str, list[float]]:
-    """Seconds of one step, of each contender in each turn; every other turn runs backwards."""
-    steps = {name: make_step(case, name) for name in case.contenders}
+def seconds_by_turn(
+    case: Case,
+    turns: int,
+    steps: dict[str, Callable[[], None]],
+    wait: Callable[[], None] = lambda: None,
+) -> dict[str, list[float]]:
+    """Seconds of one step, of each contender in each turn; every other turn runs backwards.
+
+    ``wait`` returns when everything that was begun is done.
+    """
     for step in steps.values():
         step()
     found: dict[str, list[float]] = {name: [] for name in steps}
@@ -154,9 +163,11 @@ def seconds_by_turn(case: Case, turns: int) -> dict[str, list[float]]:
         order = list(steps) if turn % 2 == 0 else list(reversed(steps))
         for name in order:
             repeats = case.steps if name != "opacus" else max(1, case.steps // 5)
+            wait()
             started = time.perf_counter()
             for _ in range(repeats):
                 steps[name]()
+            wait()
             found[name].append((time.perf_counter() - started) / repeats)
     return found
 
@@ -189,7 +200,8 @@ def _status(key: str) -> int:
 def measure(name: str, turns: int) -> dict[str, object]:
     """Ratios to a plain step within each turn, their spread, and memory."""
     case = CASES[name]
-    seconds = seconds_by_turn(case, turns)
+    steps = {contender: make_step(case, contender) for contender in case.contenders}
+    seconds = seconds_by_turn(case, turns, steps)
     plain = seconds["plain"]
     ratios = {
         other: [own / base for own, base in zip(times, plain, strict=True)]

@@ -16,7 +16,7 @@ from fedprivacy.mechanisms.grad_engines.base import (
     physical_batches,
     split_views,
 )
-from fedprivacy.mechanisms.grad_engines.clipping import PLAIN, Contribution
+from fedprivacy.mechanisms.grad_engines.clipping import PLAIN, Bound, Contribution
 from fedprivacy.training.losses import Loss
 
 CHUNK = 4096
@@ -91,7 +91,7 @@ class BookkeepingEngine:
             (name, kind) for name, layer in layers.items() for kind, _ in layer.named_parameters()
         ]
 
-    def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: float) -> ClippedSum:
+    def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: Bound) -> ClippedSum:
         """See ``GradEngine.clipped_sum``.
 
         Raises:

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-Factors = Callable[[torch.Tensor, Sequence[int], float], torch.Tensor]
+Bound = float | torch.Tensor
+"""A clip norm; a 0-d tensor on the gradients' device where it must be written over in place."""
+
+Factors = Callable[[torch.Tensor, Sequence[int], Bound], torch.Tensor]
 
 AUTO_S_OFFSET = 0.01
 
 
-def clip_factors(squared_norms: torch.Tensor, max_norm: float) -> torch.Tensor:
+def clip_factors(squared_norms: torch.Tensor, max_norm: Bound) -> torch.Tensor:
     """``min(1, max_norm / norm)`` of each squared norm; NaN stays NaN so that it is noticed."""
     return (max_norm / squared_norms.sqrt()).clamp(max=1.0)
 
@@ -29,7 +32,7 @@ def parameter_layers(model: nn.Module) -> tuple[int, ...]:
     return tuple(numbers[owner] for owner in owners)
 
 
-def flat(squares: torch.Tensor, _layers: Sequence[int], max_norm: float) -> torch.Tensor:
+def flat(squares: torch.Tensor, _layers: Sequence[int], max_norm: Bound) -> torch.Tensor:
     """``min(1, C / ||g||)`` for every part of a record's gradient (Abadi et al. 2016, algorithm 1).
 
     Args:
@@ -43,18 +46,19 @@ def flat(squares: torch.Tensor, _layers: Sequence[int], max_norm: float) -> torc
     return clip_factors(squares.sum(0), max_norm).expand_as(squares)
 
 
-def automatic(squares: torch.Tensor, _layers: Sequence[int], max_norm: float) -> torch.Tensor:
+def automatic(squares: torch.Tensor, _layers: Sequence[int], max_norm: Bound) -> torch.Tensor:
     """``R / (||g|| + 0.01)``: AUTO-S of Bu, Wang, Zha & Karypis 2023 (arXiv 2206.07136).
 
     Every gradient is normalised, small ones too; the contribution stays below R. Arguments and
     result as ``flat``.
     """
-    if math.isinf(max_norm):
-        return torch.ones_like(squares)
-    return (max_norm / (squares.sum(0).sqrt() + AUTO_S_OFFSET)).expand_as(squares)
+    factors = (max_norm / (squares.sum(0).sqrt() + AUTO_S_OFFSET)).expand_as(squares)
+    if isinstance(max_norm, torch.Tensor):
+        return torch.where(max_norm.isinf(), 1.0, factors)
+    return torch.ones_like(squares) if math.isinf(max_norm) else factors
 
 
-def per_layer(squares: torch.Tensor, layers: Sequence[int], max_norm: float) -> torch.Tensor:
+def per_layer(squares: torch.Tensor, layers: Sequence[int], max_norm: Bound) -> torch.Tensor:
     """``min(1, C / (sqrt(L) ||g_l||))`` for each of L layers: together at most C.
 
     As McMahan, Ramage, Talwar & Zhang 2018 (arXiv 1710.06963, "per-layer clipping") do with an

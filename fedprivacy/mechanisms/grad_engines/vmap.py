@@ -14,7 +14,7 @@ from fedprivacy.mechanisms.grad_engines.base import (
     physical_batches,
     split_views,
 )
-from fedprivacy.mechanisms.grad_engines.clipping import PLAIN, Contribution, parameter_layers
+from fedprivacy.mechanisms.grad_engines.clipping import PLAIN, Bound, Contribution, parameter_layers
 from fedprivacy.training.losses import Loss
 
 MAX_CHUNK = 16
@@ -62,7 +62,7 @@ class VmapEngine:
         output = functional_call(self._model, parameters, (as_batch(x, views),))
         return self._loss(output, as_batch(y, views))
 
-    def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: float) -> ClippedSum:
+    def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: Bound) -> ClippedSum:
         """See ``GradEngine.clipped_sum``."""
         rule = self._contribution.clipping
         result = empty_sum(self._model, rule.counts)
