@@ -31,7 +31,7 @@ from dpsgd_step import CASES as ON_CPU
 from dpsgd_step import Case, make_step, seconds_by_turn, volumes
 
 from fedprivacy.mechanisms.grad_engines.choose import fastest_engine
-from fedprivacy.mechanisms.grad_engines.recorded import cuda_graph
+from fedprivacy.training.cuda_graph import cuda_graph
 
 AT_MOST = 1.25
 RECORDED = "plain, recorded"

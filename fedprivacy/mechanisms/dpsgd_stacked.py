@@ -11,8 +11,11 @@ from fedprivacy.mechanisms.dpsgd import DpSgd, mean_loss
 from fedprivacy.mechanisms.grad_engines.stacked import StackedSums
 from fedprivacy.mechanisms.sampling import dpsgd_steps, poisson_batches, step_batches
 from fedprivacy.mechanisms.weight_average import WeightAverage
+from fedprivacy.training.cuda_graph import is_recorded
 from fedprivacy.training.stacked.optimizer import StackedOptimizer
 from fedprivacy.training.stacked.plan import BatchPlan
+from fedprivacy.training.stacked.recorded import Step
+from fedprivacy.training.stacked.records import StackedBatch
 from fedprivacy.training.stacked.sites import StackedOutcome, StackedSites
 from fedprivacy.training.task import LocalTask, Trained
 
@@ -33,12 +36,37 @@ def train_dpsgd_stacked(
     tasks, device = sites.tasks, sites.weights.device
     plan = BatchPlan.of([_batches(mechanism, task) for task in tasks], sites.records)
     noise = [task.streams.torch("noise", device) for task in tasks]
+    if is_recorded(device):
+        prepare_noisy_steps(mechanism, sites, sums, plan)
     losses = run_noisy_steps(mechanism, sites, sums, plan, noise)
     done, sums_of_losses = sites.weights.cpu(), losses.cpu()
     return [
         _outcome(task, done[site], sums_of_losses[:, site], plan.sizes[site])
         for site, task in enumerate(tasks)
     ]
+
+
+def prepare_noisy_steps(
+    mechanism: DpSgd, sites: StackedSites, sums: StackedSums, plan: BatchPlan
+) -> None:
+    """Record the clipped sums of every shape that the plan has."""
+    kind, clipped = _clipped_step(mechanism, sites.tasks[0], sums)
+    for steps in plan.shapes().values():
+        batch = sites.records.batch(plan.at(steps[0]))
+        sums.recordings.prepare(kind, clipped, sites.weights, batch, len(steps))
+
+
+def _clipped_step(
+    mechanism: DpSgd, task: LocalTask, sums: StackedSums
+) -> tuple[tuple[object, ...], Step]:
+    """The sums at the mechanism's clip norm, and what tells them from others."""
+    assert task.strength is not None
+    bound, _, _ = mechanism.step_scales(task.strength)
+
+    def step(weights: torch.Tensor, batch: StackedBatch, total: torch.Tensor) -> torch.Tensor:
+        return sums.clipped(weights, batch, bound, total)
+
+    return (*sums.kind, bound), step
 
 
 def run_noisy_steps(
@@ -60,14 +88,15 @@ def run_noisy_steps(
     """
     weights, task = sites.weights, sites.tasks[0]
     assert task.strength is not None
-    bound, deviation, divisor = mechanism.step_scales(task.strength)
+    _, deviation, divisor = mechanism.step_scales(task.strength)
+    kind, clipped = _clipped_step(mechanism, task, sums)
     gradient, total = torch.zeros_like(weights), torch.zeros_like(weights)
     losses = weights.new_zeros(len(plan.active), len(weights))
     optimizer = StackedOptimizer(task.optimizer, weights, gradient, plan.steps)
     average = WeightAverage(mechanism.ema, weights)
     for step in range(len(plan.active)):
         batch = sites.records.batch(plan.at(step))
-        losses[step] = sums.clipped(weights, batch, bound, total)
+        losses[step] = sums.recordings.run(kind, clipped, weights, batch, total)
         for row, generator in zip(gradient, noise, strict=True):
             row.normal_(generator=generator)
         gradient.mul_(deviation).add_(total).div_(divisor)

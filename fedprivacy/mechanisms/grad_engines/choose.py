@@ -15,6 +15,7 @@ from fedprivacy.mechanisms.grad_engines.loop import LoopEngine
 from fedprivacy.mechanisms.grad_engines.opacus import OpacusEngine
 from fedprivacy.mechanisms.grad_engines.recorded import Recordable, RecordedEngine, power_of_two
 from fedprivacy.mechanisms.grad_engines.vmap import VmapEngine
+from fedprivacy.training.cuda_graph import is_recorded
 from fedprivacy.training.losses import Loss
 
 ENGINES: dict[str, Callable[[nn.Module, Loss], GradEngine]] = {
@@ -95,7 +96,7 @@ def build_engine(
             "algorithm.grad_engine=auto",
         )
     chosen = fastest_engine(model, record) if name == "auto" else name
-    if name == "auto" and chosen in _RECORDABLE and next(model.parameters()).is_cuda:
+    if name == "auto" and chosen in _RECORDABLE and is_recorded(next(model.parameters()).device):
         return _recorded(chosen, model, loss, contribution, physical_batch, record)
     if chosen in _IN_CHUNKS:
         return _IN_CHUNKS[chosen](model, loss, chunk=physical_batch, contribution=contribution)

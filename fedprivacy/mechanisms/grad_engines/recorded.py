@@ -1,8 +1,7 @@
-"""An engine's work on a GPU, recorded once as a CUDA graph and replayed.
+"""An engine's work on a GPU, recorded once as a CUDA graph and replayed; see ``cuda_graph``.
 
-A step of a small network is hundreds of kernels of a few microseconds, and telling the GPU of each
-takes the host longer than the kernel runs. A graph tells it of all of them at once. Its shapes are
-fixed, so that a batch is taken in pieces whose sizes are powers of two: 13 records are 8, 4 and 1.
+A graph's shapes are fixed, so that a batch is taken in pieces whose sizes are powers of two: 13
+records are 8, 4 and 1.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,11 +17,9 @@ from torch import nn
 
 from fedprivacy.mechanisms.grad_engines.base import ClippedSum, empty_sum
 from fedprivacy.mechanisms.grad_engines.clipping import Bound
+from fedprivacy.training.cuda_graph import Recorder, cuda_graph
 
 log = logging.getLogger(__name__)
-_T = TypeVar("_T")
-
-WARM_UPS = 2
 
 
 @dataclass(frozen=True)
@@ -53,31 +50,6 @@ class Recordable(Protocol):
     def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: Bound) -> ClippedSum: ...
 
 
-class Recorder(Protocol):
-    """Runs ``work`` and makes it repeatable: what to call, and what ``work`` returned."""
-
-    def __call__(self, work: Callable[[], _T]) -> tuple[Callable[[], None], _T]: ...
-
-
-def cuda_graph(work: Callable[[], _T]) -> tuple[Callable[[], None], _T]:
-    """Record ``work`` as a CUDA graph (PyTorch's documentation, "CUDA Graphs").
-
-    Raises:
-        RuntimeError: the work waits for the GPU, or does what a graph cannot hold.
-    """
-    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(WARM_UPS):  # libraries choose kernels and make room for themselves
-            work()
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    # Other threads may go on using the device meanwhile.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        result = work()
-    return graph.replay, result
-
-
 # Of each model, as long as it lives; None: its work cannot be recorded.
 _recordings: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Recording | None]] = (
     WeakKeyDictionary()
@@ -95,7 +67,7 @@ class RecordedEngine:
         model: on the GPU.
         kind: what else the work depends on: the loss, the clipping rule, the views.
         largest: records at a time, a power of two.
-        recorder: what makes work repeatable.
+        recorder: what makes work repeatable; None: ``cuda_graph``.
     """
 
     def __init__(
@@ -104,10 +76,10 @@ class RecordedEngine:
         model: nn.Module,
         kind: tuple[object, ...],
         largest: int,
-        recorder: Recorder = cuda_graph,
+        recorder: Recorder | None = None,
     ) -> None:
         self._engine, self._model, self._largest = engine, model, largest
-        self._kind, self._recorder = (engine.name, *kind), recorder
+        self._kind, self._recorder = (engine.name, *kind), recorder or cuda_graph
         self.name = f"{engine.name}, recorded"
 
     def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: float) -> ClippedSum:

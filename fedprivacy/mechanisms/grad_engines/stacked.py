@@ -16,6 +16,7 @@ from fedprivacy.training.stacked.chain import ChainGradients, LayerUse, add_weig
 from fedprivacy.training.stacked.functional import FunctionalGradients, Parameters
 from fedprivacy.training.stacked.gradients import StackedGradients
 from fedprivacy.training.stacked.precision import model_precision
+from fedprivacy.training.stacked.recorded import StepRecordings
 from fedprivacy.training.stacked.records import StackedBatch, StackedRecords
 
 _CHAIN_ROWS = {"cpu": 4096, "cuda": 1 << 17}
@@ -24,7 +25,15 @@ _CUDA_RECORDS, _CUDA_SCALARS = 1024, 1 << 28
 
 
 class StackedSums(Protocol):
-    """Sums each site's clipped per-record gradients; adds no noise."""
+    """Sums each site's clipped per-record gradients; adds no noise.
+
+    Attributes:
+        recordings: of the gradients that are summed.
+        kind: what tells these sums from others over the same gradients.
+    """
+
+    recordings: StepRecordings
+    kind: tuple[object, ...]
 
     def clipped(
         self, weights: torch.Tensor, batch: StackedBatch, max_norm: float, total: torch.Tensor
@@ -56,6 +65,8 @@ class ChainSums:
         self, gradients: ChainGradients, rule: Clipping = FLAT, rows: int | None = None
     ) -> None:
         self._gradients, self._rule, self._rows = gradients, rule, rows
+        self.recordings = gradients.recordings
+        self.kind: tuple[object, ...] = (rule.name, rows)
 
     def clipped(
         self, weights: torch.Tensor, batch: StackedBatch, max_norm: float, total: torch.Tensor
@@ -86,6 +97,8 @@ class FunctionalSums:
         self, gradients: FunctionalGradients, rule: Clipping = FLAT, rows: int | None = None
     ) -> None:
         self._gradients, self._rule, self._rows = gradients, rule, rows
+        self.recordings = gradients.recordings
+        self.kind: tuple[object, ...] = (rule.name, rows)
         self._layers = parameter_layers(gradients.model)
         self._per_record = vmap(vmap(grad_and_value(self._loss_of_one), in_dims=(None, 0, 0)))
 

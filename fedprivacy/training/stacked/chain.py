@@ -10,6 +10,7 @@ from torch.func import vmap
 
 from fedprivacy.training.losses import Loss
 from fedprivacy.training.stacked.precision import model_precision
+from fedprivacy.training.stacked.recorded import StepRecordings
 from fedprivacy.training.stacked.records import StackedBatch
 
 # Of every scalar by itself, so that they do the same to ``(K, B, features)``.
@@ -135,6 +136,7 @@ class ChainGradients:
     def __init__(self, chain: Chain, loss: Loss, precision: str = "float32") -> None:
         self.layers = [layer for layer in chain if isinstance(layer, ChainLayer)]
         self._chain, self._precision = chain, precision
+        self.recordings = StepRecordings()
         self._loss_each = vmap(lambda out, y: loss(out.unsqueeze(0), y.unsqueeze(0)))
 
     def mean(self, weights: torch.Tensor, batch: StackedBatch, total: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from torch.func import functional_call, grad, vmap
 
 from fedprivacy.training.losses import Loss
 from fedprivacy.training.stacked.precision import model_precision
+from fedprivacy.training.stacked.recorded import StepRecordings
 from fedprivacy.training.stacked.records import StackedBatch
 
 _TOLERANCE = 1e-2
@@ -76,6 +77,7 @@ class FunctionalGradients:
 
     def __init__(self, model: nn.Module, loss: Loss, precision: str = "float32") -> None:
         self.model, self.loss, self.precision = model, loss, precision
+        self.recordings = StepRecordings()
         self._shapes = {name: p.shape for name, p in model.named_parameters()}
         self._mean = vmap(grad(self._weighted, has_aux=True))
         self._loss_each = vmap(lambda out, y: loss(out.unsqueeze(0), y.unsqueeze(0)))

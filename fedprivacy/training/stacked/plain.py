@@ -6,16 +6,22 @@ from typing import Protocol
 
 import torch
 
+from fedprivacy.training.cuda_graph import is_recorded
 from fedprivacy.training.plain import plain_batches, plain_steps
 from fedprivacy.training.stacked.optimizer import StackedOptimizer
 from fedprivacy.training.stacked.plan import BatchPlan
+from fedprivacy.training.stacked.recorded import StepRecordings
 from fedprivacy.training.stacked.records import StackedBatch
 from fedprivacy.training.stacked.sites import StackedOutcome, StackedSites
 from fedprivacy.training.task import LocalTask, Trained
 
+_MEAN = ("mean",)
+
 
 class MeanGradients(Protocol):
     """Gradients of many sites' mean losses: ``ChainGradients`` or ``FunctionalGradients``."""
+
+    recordings: StepRecordings
 
     def mean(self, weights: torch.Tensor, batch: StackedBatch, total: torch.Tensor) -> torch.Tensor:
         """Write the gradients into ``total`` ``(k, d)``; return the ``(k,)`` mean losses."""
@@ -35,6 +41,8 @@ def train_plain_stacked(sites: StackedSites, gradients: MeanGradients) -> list[S
         gradients: of the sites' model.
     """
     plan = BatchPlan.of([_batches(task) for task in sites.tasks], sites.records)
+    if is_recorded(sites.weights.device):
+        prepare_plain_steps(sites, gradients, plan)
     losses = run_plain_steps(sites, gradients, plan)
     done, means = sites.weights.cpu(), losses.cpu()
     return [
@@ -49,6 +57,13 @@ def _batches(task: LocalTask) -> list[torch.Tensor]:
     return list(plain_batches(len(task.x), task.batch_size, steps_of(task), draws))
 
 
+def prepare_plain_steps(sites: StackedSites, gradients: MeanGradients, plan: BatchPlan) -> None:
+    """Record the gradients of every shape that the plan has."""
+    for (k, _), steps in plan.shapes().items():
+        batch, weights = sites.records.batch(plan.at(steps[0])), sites.weights[:k]
+        gradients.recordings.prepare(_MEAN, gradients.mean, weights, batch, len(steps))
+
+
 def run_plain_steps(sites: StackedSites, gradients: MeanGradients, plan: BatchPlan) -> torch.Tensor:
     """Take the round's steps without once waiting for the device.
 
@@ -61,6 +76,8 @@ def run_plain_steps(sites: StackedSites, gradients: MeanGradients, plan: BatchPl
     optimizer = StackedOptimizer(sites.tasks[0].optimizer, weights, gradient, plan.steps)
     for step, k in enumerate(plan.active):
         batch = sites.records.batch(plan.at(step))
-        losses[step, :k] = gradients.mean(weights[:k], batch, gradient[:k])
+        losses[step, :k] = gradients.recordings.run(
+            _MEAN, gradients.mean, weights[:k], batch, gradient[:k]
+        )
         optimizer.step()
     return losses

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fedprivacy.training.cuda_graph import is_recorded
 from fedprivacy.training.stacked.records import StackedRecords
 
 
@@ -19,7 +20,8 @@ class BatchPlan:
         steps: steps of each site, falling.
         sizes: records of each site in each of its steps.
         active: number of sites that take each of the T steps; they are the first ones.
-        widths: size of the largest batch of each step; may be 0.
+        widths: rows of each step: the size of its largest batch, which may be 0; on a GPU the
+            same for all steps, as what is recorded there has fixed shapes.
     """
 
     index: torch.Tensor
@@ -29,7 +31,11 @@ class BatchPlan:
     widths: tuple[int, ...]
 
     @staticmethod
-    def of(batches: Sequence[Sequence[torch.Tensor]], records: StackedRecords) -> BatchPlan:
+    def of(
+        batches: Sequence[Sequence[torch.Tensor]],
+        records: StackedRecords,
+        uniform: bool | None = None,
+    ) -> BatchPlan:
         """Lay out the batches and send them to the device of ``records`` in one transfer.
 
         Memory: 8 bytes for each step, site and record of the largest batch.
@@ -38,24 +44,42 @@ class BatchPlan:
             batches: of each site in the order of ``records``, its indices ``(b,)`` in each step,
                 on the CPU; the sites with the most steps come first.
             records: of the sites.
+            uniform: whether all steps have as many rows, rounded up so that few widths occur;
+                None: on a GPU.
         """
+        device = records.x.device
         sizes = tuple(tuple(len(batch) for batch in site) for site in batches)
         steps = tuple(len(own) for own in sizes)
         total = steps[0]
         active = tuple(sum(taken > step for taken in steps) for step in range(total))
         widths = tuple(max(own[step] for own in sizes[: active[step]]) for step in range(total))
+        if is_recorded(device) if uniform is None else uniform:
+            widths = (rounded(max(widths)),) * total
         index = torch.full((total, len(batches), max(widths)), records.padding)
         for site, own in enumerate(batches):
             step, place = _places(sizes[site])
             index[step, site, place] = torch.cat(list(own)) + records.starts[site]
-        device = records.x.device
         if device.type == "cuda":
             index = index.pin_memory()
         return BatchPlan(index.to(device, non_blocking=True), steps, sizes, active, widths)
 
+    def shapes(self) -> dict[tuple[int, int], list[int]]:
+        """The steps, counted from 0, of each number of sites and rows that occurs with a row."""
+        found: dict[tuple[int, int], list[int]] = {}
+        for step, shape in enumerate(zip(self.active, self.widths, strict=True)):
+            if shape[1]:
+                found.setdefault(shape, []).append(step)
+        return found
+
     def at(self, step: int) -> torch.Tensor:
         """Rows ``(k, b)`` of the sites that take the step, counted from 0."""
         return self.index[step, : self.active[step], : self.widths[step]]
+
+
+def rounded(width: int) -> int:
+    """At least ``width``, by an eighth more at most; 16 numbers for 100 to 400."""
+    unit = max(1, 1 << (width.bit_length() - 4)) if width >= 16 else 1
+    return -(-width // unit) * unit
 
 
 def _places(sizes: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:

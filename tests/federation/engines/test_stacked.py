@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from tape import Tape
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedprivacy.config.schema import CellConfig
@@ -21,8 +22,10 @@ from fedprivacy.federation.run import FederationOutcome, run_federation
 from fedprivacy.federation.site import CellRuntime, close_runtime, open_runtime
 from fedprivacy.mechanisms import dpsgd_stacked
 from fedprivacy.mechanisms.dpsgd import DpSgd
-from fedprivacy.mechanisms.grad_engines import certificate, stacked
-from fedprivacy.training.stacked import plain
+from fedprivacy.mechanisms.grad_engines import certificate, choose, stacked
+from fedprivacy.mechanisms.grad_engines import recorded as grad_recorded
+from fedprivacy.training.stacked import plain, plan
+from fedprivacy.training.stacked import recorded as stacked_recorded
 
 Tiny = Callable[..., CellConfig]
 TOLERANCE = 1e-5
@@ -128,6 +131,79 @@ def test_bf16_is_near_and_its_events_are_the_same(tiny: Tiny) -> None:
         coarse = run_federation(tiny(*words, "engine.precision=bf16"))
         assert coarse.events == exact.events
         assert TOLERANCE < largest_gap(coarse, exact) < 0.1
+
+
+# ------------------------------------------------------------------ recorded, as on a GPU
+
+
+@pytest.fixture
+def tape(monkeypatch: pytest.MonkeyPatch) -> Tape:
+    """Everything that is recorded on a GPU is recorded here, on a tape."""
+    tape = Tape()
+    for module in (plan, plain, dpsgd_stacked, choose):
+        monkeypatch.setattr(module, "is_recorded", lambda _device: True)
+    for module in (stacked_recorded, grad_recorded):
+        monkeypatch.setattr(module, "cuda_graph", tape)
+    return tape
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_run_of_recorded_steps_ends_where_it_ends_one_by_one(
+    tiny: Tiny, tape: Tape, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(stacked_recorded, "WORTH", 1)
+    found = run_federation(tiny(*CELLS[name], "engine=stacked"))
+    assert 0 < tape.recorded <= tape.replayed
+    with pytest.MonkeyPatch().context() as patch:
+        for module in (plan, plain, dpsgd_stacked, choose):
+            patch.setattr(module, "is_recorded", lambda _device: False)
+        expected = run_federation(tiny(*CELLS[name]))
+    assert largest_gap(found, expected) <= TOLERANCE
+    assert found.events == expected.events
+    for ours, theirs in zip(found.history, expected.history, strict=True):
+        assert ours.steps == theirs.steps
+        assert ours.noise_norm == pytest.approx(theirs.noise_norm)
+
+
+@pytest.mark.parametrize("name", ["dpsgd", "dpsgd, images"])
+def test_sites_by_themselves_train_on_recorded_sums(tiny: Tiny, tape: Tape, name: str) -> None:
+    found = run_federation(tiny(*CELLS[name]))
+    assert 0 < tape.recorded < tape.replayed
+    with pytest.MonkeyPatch().context() as patch:
+        patch.setattr(choose, "is_recorded", lambda _device: False)
+        expected = run_federation(tiny(*CELLS[name]))
+    assert largest_gap(found, expected) <= TOLERANCE
+    assert found.events == expected.events
+
+
+def test_a_record_of_steps_serves_all_rounds_and_is_made_where_it_pays(
+    tiny: Tiny, tape: Tape
+) -> None:
+    """A round has one step of a width."""
+    recorded = []
+    for rounds in (stacked_recorded.WORTH - 1, stacked_recorded.WORTH, 3 * stacked_recorded.WORTH):
+        close_runtime()
+        before = tape.recorded
+        words = (f"federation.rounds={rounds}", "federation.batch_size=1000")
+        run_federation(tiny("algorithm=none", "engine=stacked", *words))
+        recorded.append(tape.recorded - before)
+    assert recorded == [0, 1, 1]
+
+
+def test_steps_that_cannot_be_recorded_are_taken_as_ever(
+    tiny: Tiny, tape: Tape, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_work: Any) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(stacked_recorded, "cuda_graph", refuse)
+    monkeypatch.setattr(stacked_recorded, "WORTH", 1)
+    with caplog.at_level(logging.WARNING, logger="fedprivacy"):
+        found = run_federation(tiny("algorithm=none", *UNEQUAL, "engine=stacked"))
+    assert "not recorded (operation not permitted when stream is capturing)" in caplog.text
+    monkeypatch.undo()
+    expected = run_federation(tiny("algorithm=none", *UNEQUAL))
+    assert largest_gap(found, expected) <= TOLERANCE
 
 
 # ------------------------------------------------------------------ what is left to one by one

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tape import Tape
 from torch import nn
 
 from fedprivacy.mechanisms.grad_engines import recorded
@@ -29,27 +30,6 @@ from fedprivacy.training.parameters import FlatParameters
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 BINARY, MULTICLASS = LOSSES["binary"], LOSSES["multiclass"]
-
-
-class Tape:
-    """Does what a graph does, on the CPU: later work writes into the first work's tensors."""
-
-    def __init__(self) -> None:
-        self.recorded = self.replayed = 0
-
-    def __call__(self, work: Callable[[], ClippedSum]) -> tuple[Callable[[], None], ClippedSum]:
-        self.recorded += 1
-        kept = work()
-
-        def replay() -> None:
-            self.replayed += 1
-            again = work()
-            kept.total.copy_(again.total)
-            kept.loss.copy_(again.loss)
-            if kept.within is not None and again.within is not None:
-                kept.within.copy_(again.within)
-
-        return replay, kept
 
 
 @pytest.fixture(autouse=True)

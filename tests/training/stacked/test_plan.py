@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fedprivacy.training.stacked.plan import BatchPlan
+from fedprivacy.training.stacked.plan import BatchPlan, rounded
 from fedprivacy.training.stacked.records import StackedRecords
 
 
@@ -53,3 +55,32 @@ def test_a_round_in_which_no_record_was_drawn_has_no_rows() -> None:
     plan = BatchPlan.of(batches(([], []), ([], [])), records())
     assert plan.widths == (0, 0)
     assert plan.at(1).shape == (2, 0)
+
+
+def test_where_work_is_recorded_all_steps_have_as_many_rows() -> None:
+    told = batches(([3, 0], [], [1]), ([1], [0]))
+    plan = BatchPlan.of(told, records(), uniform=True)
+    assert plan.widths == (2, 2, 2)
+    assert [plan.at(step).tolist() for step in range(3)] == [
+        [[3, 0], [5, 6]],
+        [[6, 6], [4, 6]],
+        [[1, 6]],
+    ]
+    assert plan.shapes() == {(2, 2): [0, 1], (1, 2): [2]}
+    assert BatchPlan.of(told, records()).shapes() == {(2, 2): [0], (2, 1): [1], (1, 1): [2]}
+
+
+def test_a_plan_without_records_has_no_shapes() -> None:
+    plan = BatchPlan.of(batches(([], []), ([], [])), records(), uniform=True)
+    assert (plan.widths, plan.shapes()) == ((0, 0), {})
+
+
+@given(width=st.integers(0, 10_000))
+def test_widths_are_rounded_up_by_an_eighth_at_most(width: int) -> None:
+    found = rounded(width)
+    assert width <= found <= width * 9 / 8
+    assert rounded(found) == found
+
+
+def test_few_widths_occur() -> None:
+    assert len({rounded(width) for width in range(100, 401)}) <= 20
