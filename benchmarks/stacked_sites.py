@@ -6,7 +6,9 @@ engines run whole federated rounds: messages, masks, noise, statements, averagin
 are left out. On CUDA if there is a device, else on the CPU with one thread, and said so. Runs are
 interleaved in an order that turns around; ratio = median seconds one by one / median seconds
 stacked. The weights of both must agree, and the events must be the same. The engine leaves a site
-by itself to one by one, so that K = 1 shows what asking for it costs.
+by itself to one by one, so that K = 1 shows what asking for it costs. On CUDA the clipped sums of
+one by one are recorded and replayed, as those of the stack are; ``one by one, unrecorded`` tells
+the GPU of every kernel, as plain training of one by one does.
 
     python benchmarks/stacked_sites.py [--repeats 5] [--sites 1 10 50] [--rounds 3] [--json FILE]
 
@@ -91,9 +93,11 @@ def synthetic_data(sites: int) -> FederatedData:
     )
 
 
-def cell_of(algorithm: str, sites: int, rounds: int, device: str) -> CellConfig:
+def cell_of(
+    algorithm: str, sites: int, rounds: int, device: str, more: tuple[str, ...] = ()
+) -> CellConfig:
     """The cell, with its records where this process finds them."""
-    words = [*OVERRIDES, *ALGORITHMS[algorithm]]
+    words = [*OVERRIDES, *ALGORITHMS[algorithm], *more]
     words += [f"dataset.n_sites={sites}", f"federation.rounds={rounds}", f"device={device}"]
     config = to_cell_config(compose_cell(words))
     cache._loaded.setdefault(cache.dataset_key(config.dataset), synthetic_data(sites))
@@ -116,6 +120,10 @@ def row_of(algorithm: str, sites: int, arguments: argparse.Namespace) -> dict[st
     """Seconds and agreement of one case."""
     config = cell_of(algorithm, sites, arguments.rounds, arguments.device)
     cells = {"one by one": on(config, "inprocess"), "stacked": on(config, "stacked")}
+    if algorithm == "dpsgd" and arguments.device == "cuda":
+        words = ("algorithm.grad_engine=bookkeeping",)
+        unrecorded = cell_of(algorithm, sites, arguments.rounds, arguments.device, words)
+        cells["one by one, unrecorded"] = on(unrecorded, "inprocess")
     if arguments.precision == "bf16":
         cells["stacked bf16"] = on(config, "stacked", "bf16")
     outcomes = {name: timed(cell)[1] for name, cell in cells.items()}  # warm
@@ -131,7 +139,10 @@ def row_of(algorithm: str, sites: int, arguments: argparse.Namespace) -> dict[st
         "sites": sites,
         "median_s": {name: round(median, 5) for name, median in medians.items()},
         "times_faster": {
-            name: round(medians["one by one"] / medians[name], 2) for name in list(cells)[1:]
+            f"{fast} than {slow}": round(medians[slow] / medians[fast], 2)
+            for slow in cells
+            for fast in cells
+            if slow.startswith("one by one") and fast.startswith("stacked")
         },
         "largest_weight_difference": gap,
         "agree": gap <= AGREE[arguments.device] and expected.events == found.events,

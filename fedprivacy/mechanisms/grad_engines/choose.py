@@ -32,7 +32,7 @@ _IN_CHUNKS: dict[str, Callable[..., GradEngine]] = {"opacus": OpacusEngine, **_R
 CHOICES: tuple[str, ...] = ("auto", *ENGINES)
 
 
-_AT_ONCE = {"bookkeeping": (2**12, 2**24), "vmap": (2**6, 2**21)}
+_AT_ONCE = {"bookkeeping": (2**12, 2**24), "vmap": (2**6, 2**22)}
 """On a GPU, records and scalars of records at a time, by engine; measured on an H100."""
 
 _LARGE = {nn.Conv1d: 2**14, nn.Conv2d: 2**14, nn.Conv3d: 2**17}

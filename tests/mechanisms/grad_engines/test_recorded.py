@@ -170,7 +170,7 @@ def test_recordings_go_with_their_model() -> None:
         ("bookkeeping", (28,), 3, None, 1024),
         ("bookkeeping", (28,), 1, 100, 64),
         ("vmap", (1, 64, 64), 1, None, 64),
-        ("vmap", (1, 48, 60, 48), 1, None, 8),
+        ("vmap", (1, 48, 60, 48), 1, None, 16),
         ("vmap", (1, 48, 60, 48), 1, 1, 1),
         ("vmap", (1, 512, 512, 512), 1, None, 1),
     ],
