@@ -7,7 +7,6 @@ takes the host longer than the kernel runs. A graph tells it of all of them at o
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Protocol, TypeVar
 
 import torch
@@ -15,9 +14,6 @@ import torch
 _T = TypeVar("_T")
 
 WARM_UPS = 2
-
-# Memory that all graphs of this process share: none runs while another does.
-_pool = cache(torch.cuda.graph_pool_handle)
 
 
 def is_recorded(device: torch.device) -> bool:
@@ -49,6 +45,6 @@ def cuda_graph(work: Callable[[], _T]) -> tuple[Callable[[], None], _T]:
     torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
     # Other threads may go on using the device meanwhile.
-    with torch.cuda.graph(graph, pool=_pool(), capture_error_mode="thread_local"):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         result = work()
     return graph.replay, result
