@@ -12,8 +12,8 @@ the GPU of every kernel, as plain training of one by one does.
 
     python benchmarks/stacked_sites.py [--repeats 5] [--sites 1 10 50] [--rounds 3] [--json FILE]
 
-``results/stacked_sites_gpu.json`` is what it wrote on a GPU. ``--precision bf16`` adds the stack with forward and backward passes in bfloat16. Ends with status
-1 if the engines disagree.
+``results/stacked_sites_gpu.json`` is what it wrote on a GPU. ``--precision bf16`` adds the stack
+with forward and backward passes in bfloat16. Ends with status 1 if the engines disagree.
 """
 
 from __future__ import annotations
