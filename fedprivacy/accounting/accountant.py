@@ -9,6 +9,8 @@ from functools import lru_cache
 from importlib.metadata import version
 from itertools import groupby
 
+from dp_accounting.dp_event import SelfComposedDpEvent
+
 from fedprivacy.accounting import pld
 from fedprivacy.accounting.convolution import compose
 from fedprivacy.accounting.events import Event
@@ -176,7 +178,7 @@ def _running(
     rounds: Sequence[History], delta: float, neighbouring: Neighbouring, wanted: float, stop: float
 ) -> Iterable[float]:
     """Epsilon after each round, one convolution a round, until it reaches ``stop``."""
-    everything = history(event for parts in rounds for event, count in parts for _ in range(count))
+    everything = history(SelfComposedDpEvent(*pair) for parts in rounds for pair in parts)
     interval = pld.interval_for(everything or (), neighbouring, wanted)
     total = pld.composed((), neighbouring, interval)
     for parts in rounds:

@@ -1,16 +1,20 @@
-"""Composing two privacy loss distributions: dp-accounting's convolution, its tails cut by arrays.
+"""Composing two privacy loss distributions as dp-accounting does, in less time.
 
-dp-accounting looks for where a tail may be cut one atom at a time in Python, which takes longer
-than the convolution itself. These are the same sums in the same order, so the same cuts and the
-same bits; a curve over a hundred rounds, a convolution for each, takes half the time.
+dp-accounting looks for where a tail may be cut one atom at a time in Python, and transforms both
+distributions anew for each convolution. In a curve over a hundred rounds one of them is nearly
+always the same round: its transform is kept, for lengths that grow by steps, and tails are cut by
+arrays. That takes a third of the time. Both are convolutions by FFT, and differ by rounding.
 """
 
 from __future__ import annotations
+
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from dp_accounting.pld import pld_pmf
 from dp_accounting.pld import privacy_loss_distribution as plds
 from numpy.typing import NDArray
+from scipy import fft
 
 from fedprivacy.accounting.pld import Pld
 
@@ -21,11 +25,11 @@ _FIRST = 1024
 
 
 def compose(one: Pld, other: Pld) -> Pld:
-    """The distribution of the sum of two losses; equals ``one.compose(other)`` bit by bit.
+    """The distribution of the sum of two losses; equals ``one.compose(other)`` to rounding.
 
     Args:
         one: pessimistic, on a grid.
-        other: on the same grid.
+        other: on the same grid; its transform is kept for the next time.
     """
     sides = [_convolved(one._pmf_remove, other._pmf_remove)]
     if not (one._symmetric and other._symmetric):
@@ -36,15 +40,45 @@ def compose(one: Pld, other: Pld) -> Pld:
 def _convolved(one: pld_pmf.PLDPmf, other: pld_pmf.PLDPmf) -> pld_pmf.PLDPmf:
     if isinstance(one, pld_pmf.SparsePLDPmf) and isinstance(other, pld_pmf.SparsePLDPmf):
         return pld_pmf.compose_pmfs(one, other, TAILS)
-    whole = one.to_dense_pmf().compose(other.to_dense_pmf())
-    probs = whole._probs
+    a, b = one.to_dense_pmf(), other.to_dense_pmf()
+    a.validate_composable(b)
+    probs = _sums(np.asarray(a._probs), b)
     left = _prefix(probs)
     right = max(len(probs) - _prefix(probs[::-1]), left + 1)
     kept = probs[left:right].copy()
     kept[0] += np.sum(probs[:left])
-    infinite = whole._infinity_mass + np.sum(probs[right:])
-    lowest = whole._lower_loss + left
-    return pld_pmf.DensePLDPmf(whole._discretization, lowest, kept, infinite, True)
+    infinite = a._infinity_mass + b._infinity_mass - a._infinity_mass * b._infinity_mass
+    infinite += np.sum(probs[right:])
+    lowest = a._lower_loss + b._lower_loss + left
+    return pld_pmf.DensePLDPmf(a._discretization, lowest, kept, infinite, True)
+
+
+def _sums(probs: NDArray[np.float64], other: pld_pmf.DensePLDPmf) -> NDArray[np.float64]:
+    """Probabilities of the sums of two losses, by FFT."""
+    size = len(probs) + other.size - 1
+    length = fft.next_fast_len(_step_up(size), real=True)
+    transformed = fft.rfft(probs, length) * _spectrum(other, length)
+    return np.asarray(fft.irfft(transformed, length)[:size])
+
+
+def _step_up(size: int) -> int:
+    """At least ``size``, by a sixteenth more at most, so that few lengths occur."""
+    unit = 1 << max(0, size.bit_length() - 5)
+    return -(-size // unit) * unit
+
+
+# Of each distribution that lives, the last transform: the lengths of a curve only grow.
+_kept: WeakKeyDictionary[pld_pmf.DensePLDPmf, tuple[int, NDArray[np.complex128]]] = (
+    WeakKeyDictionary()
+)
+
+
+def _spectrum(one: pld_pmf.DensePLDPmf, length: int) -> NDArray[np.complex128]:
+    found = _kept.get(one)
+    if found is None or found[0] != length:
+        found = length, np.asarray(fft.rfft(one._probs, length))
+        _kept[one] = found
+    return found[1]
 
 
 def _prefix(probs: NDArray[np.float64]) -> int:

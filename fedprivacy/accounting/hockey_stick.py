@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from fedprivacy.accounting.pld import Pld
 
 Floats = NDArray[np.float64]
+
+_ENOUGH = 64
 
 
 def epsilon_at(distribution: Pld, delta: float) -> float:
@@ -27,7 +31,7 @@ def epsilon_at(distribution: Pld, delta: float) -> float:
         distribution: of all releases together.
         delta: from 0 to 1.
     """
-    return max(_epsilon(*atoms, delta) for atoms in _directions(distribution))
+    return max(_epsilon(atoms, delta) for atoms in _directions(distribution))
 
 
 def deltas_at(distribution: Pld, epsilons: ArrayLike) -> Floats:
@@ -40,59 +44,104 @@ def deltas_at(distribution: Pld, epsilons: ArrayLike) -> Floats:
         epsilons: ``(n,)`` from 0 up, in any order; may be infinite.
     """
     wanted = np.asarray(epsilons, dtype=float)
-    found = [_deltas(*atoms, wanted) for atoms in _directions(distribution)]
+    found = [_deltas(atoms, wanted) for atoms in _directions(distribution)]
     return np.asarray(np.max(found, axis=0), dtype=float)
 
 
-def _directions(distribution: Pld) -> Iterator[tuple[Floats, Floats, float]]:
-    """Positive losses, descending, their probabilities, the mass at infinity: removal, addition.
+@dataclass(frozen=True)
+class _Atoms:
+    """Positive losses, descending, with their probabilities; smaller ones count for no epsilon.
 
-    Smaller losses count for no epsilon from 0 up.
+    Attributes:
+        losses: ``(n,)``.
+        probs: ``(n,)`` under the first of both distributions.
+        ratios: ``(n,)`` ``exp(-losses)``, of the second distribution's probability to the first's.
+        infinite: mass at infinity.
     """
+
+    losses: Floats
+    probs: Floats
+    ratios: Floats
+    infinite: float
+
+    def first(self, size: int) -> _Atoms:
+        """The largest losses alone."""
+        return replace(
+            self, losses=self.losses[:size], probs=self.probs[:size], ratios=self.ratios[:size]
+        )
+
+
+def _directions(distribution: Pld) -> Iterator[_Atoms]:
+    """The atoms for removal and, where they differ, for addition."""
     sides = [distribution._pmf_remove]
     if not distribution._symmetric:
         sides.append(distribution._pmf_add)
     for side in sides:
         dense = side.to_dense_pmf()
-        losses = (np.arange(dense.size) + dense._lower_loss) * dense._discretization
-        kept = int(np.searchsorted(-losses[::-1], 0.0, side="left"))
-        probs = np.asarray(dense._probs)[::-1]
-        yield losses[::-1][:kept], probs[:kept], float(dense._infinity_mass)
+        first = max(1, dense._lower_loss)
+        end = max(first, dense._lower_loss + dense.size)
+        losses, ratios = _grid(dense._discretization, 1 << end.bit_length())
+        kept = slice(first, end)
+        probs = np.asarray(dense._probs)[first - dense._lower_loss :][::-1]
+        infinite = float(dense._infinity_mass)
+        yield _Atoms(losses[kept][::-1], probs, ratios[kept][::-1], infinite)
 
 
-def _masses(losses: Floats, probs: Floats, infinite: float) -> tuple[Floats, Floats]:
+@lru_cache(maxsize=8)
+def _grid(interval: float, size: int) -> tuple[Floats, Floats]:
+    """The first losses of a grid from 0 up, and ``exp`` of their opposites."""
+    losses = np.asarray(np.arange(size) * interval, dtype=np.float64)
+    with np.errstate(under="ignore"):
+        ratios = np.exp(-losses)
+    return losses, ratios
+
+
+def _masses(atoms: _Atoms) -> tuple[Floats, Floats]:
     """Mass of both distributions above each loss, ``(n + 1,)``: before the first, ..., after all.
 
     delta(epsilon) = upper - exp(epsilon) lower, of what lies above epsilon (Koskela, Jaelkoe &
     Honkela 2020, arXiv 1906.03049, lemma 5).
     """
-    with np.errstate(over="ignore", under="ignore"):
-        lower = np.concatenate([[0.0], np.cumsum(np.exp(-losses) * probs)])
-    return np.cumsum(np.concatenate([[infinite], probs])), lower
+    lower = np.concatenate([[0.0], np.cumsum(atoms.ratios * atoms.probs)])
+    return np.cumsum(np.concatenate([[atoms.infinite], atoms.probs])), lower
 
 
-def _epsilon(losses: Floats, probs: Floats, infinite: float, delta: float) -> float:
-    if infinite > delta:
+def _epsilon(atoms: _Atoms, delta: float) -> float:
+    if atoms.infinite > delta:
         return math.inf
-    upper, lower = _masses(losses, probs, infinite)
+    # The answer lies where not much more than delta is above; all the rest is summed in vain.
+    above = np.cumsum(atoms.probs) > _ENOUGH * delta
+    found = _among(atoms.first(int(np.argmax(above)) + 1), delta, False) if above.any() else None
+    if found is None:
+        found = _among(atoms, delta, True)
+    assert found is not None
+    return found
+
+
+def _among(atoms: _Atoms, delta: float, whole: bool) -> float | None:
+    """Epsilon if it follows from these largest losses; None if not, unless they are all."""
+    (upper, lower), losses = _masses(atoms), atoms.losses
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         root = np.log((upper - delta) / lower)
     stops = (upper[:-1] > delta) & (lower[:-1] > 0) & (root[:-1] >= losses)
-    at = int(np.argmax(stops)) if stops.any() else len(probs)
+    stopped = bool(stops.any())
+    at = int(np.argmax(stops)) if stopped else len(losses)
     # Losses so large that exp(-loss) is 0: the divergence falls below delta between two of them.
     beyond = (upper[1 : at + 1] >= delta) & (lower[1 : at + 1] == 0)
     if beyond.any():
         return max(0.0, float(losses[int(np.argmax(beyond))]))
+    if not (stopped or whole):
+        return None
     if upper[at] <= lower[at] + delta:
         return 0.0
     return max(0.0, float(root[at]))
 
 
-def _deltas(losses: Floats, probs: Floats, infinite: float, epsilons: Floats) -> Floats:
-    upper, lower = _masses(losses, probs, infinite)
-    above = np.searchsorted(-losses, -epsilons, side="left")
+def _deltas(atoms: _Atoms, epsilons: Floats) -> Floats:
+    upper, lower = _masses(atoms)
+    above = np.searchsorted(-atoms.losses, -epsilons, side="left")
     # Beyond epsilon 709 exp(epsilon) overflows; its product with the mass need not. A mass that has
     # become 0, or less by the rounding of a convolution, leaves an upper bound.
     with np.errstate(divide="ignore", invalid="ignore"):
         found = upper[above] - np.exp(epsilons + np.log(np.maximum(lower[above], 0.0)))
-    return np.where(np.isposinf(epsilons), infinite, found)
+    return np.where(np.isposinf(epsilons), atoms.infinite, found)
