@@ -52,6 +52,7 @@ from fedprivacy.result import (
     write_result,
 )
 from fedprivacy.schedules import strengths
+from fedprivacy.threads import use_threads
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,8 @@ def run_cell(
     # What an earlier, failed run left must not outlive an interruption of this one.
     for name in (RESULT_FILE, LEDGER_FILE, AUDIT_FILE, RECONSTRUCTIONS_FILE):
         (folder / name).unlink(missing_ok=True)
+    # Audits run here: with another number of threads their last digits would be others.
+    use_threads(config.engine.torch_threads)
     watch = Stopwatch()
     base = _identity(config, overrides)
     heard: list[RoundOutcome] = []

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fedprivacy.accounting.ledger import Ledger
 from fedprivacy.cell import failed_result, run_cell, signal_to_noise
@@ -169,6 +170,21 @@ def test_only_what_bears_meaning_changes_the_result(tiny: Tiny, tmp_path: Path) 
     assert first.score == second.score
     ledgers = [(tmp_path / name / LEDGER_FILE).read_bytes() for name in "ab"]
     assert ledgers[0] == ledgers[1]
+
+
+def test_threads_of_whoever_asks_do_not_change_a_digit(tiny: Tiny, tmp_path: Path) -> None:
+    """An audit runs where the cell was asked for, beside the sites' thread."""
+    config = tiny("audit=fast", "audit.canaries=50", "privacy=seeded")
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(run_cell(config, tmp_path / str(threads)).audit)
+            assert torch.get_num_threads() == config.engine.torch_threads
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1]
 
 
 def test_a_score_that_does_not_beat_chance_is_a_collapse(tiny: Tiny, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fedprivacy.pricing.intervals import Interval, paired_mean
-from fedprivacy.pricing.twins import flatten
+from fedprivacy.pricing.twins import flatten, worth
 from fedprivacy.result import CellResult
 
 SHARE = "dataset.train_share"
@@ -45,15 +45,17 @@ class DataLoss:
 
 
 def learning_curve(cell: CellResult, results: Iterable[CellResult]) -> dict[float, float]:
-    """Score without protection by share of the records, of cells that differ in nothing else."""
+    """Score without protection by share of the records, of cells that differ in nothing else.
+
+    Training that ended non-finite counts at chance, as ``worth`` has it.
+    """
     own = _setting(cell)
     curve: dict[float, float] = {}
     for other in results:
         if other.algorithm != "none" or other.seed != cell.seed or _setting(other) != own:
             continue
-        if other.score is not None and other.score.value is not None:
-            share = dict(flatten(other.config)).get(SHARE, 1.0)
-            curve[float(share)] = other.score.value
+        if (score := worth(other)) is not None:
+            curve[float(dict(flatten(other.config)).get(SHARE, 1.0))] = score
     return curve
 
 
@@ -101,10 +103,10 @@ def equivalent_data_loss(cells: Sequence[CellResult], results: Sequence[CellResu
     """The loss of cells that differ in their seed only."""
     found = []
     for cell in cells:
-        curve = learning_curve(cell, results)
-        if len(curve) < 2 or 1.0 not in curve or cell.score is None or cell.score.value is None:
+        curve, score = learning_curve(cell, results), worth(cell)
+        if len(curve) < 2 or 1.0 not in curve or score is None:
             continue
-        found.append(discarded(curve, cell.score.value))
+        found.append(discarded(curve, score))
     if not found:
         return DataLoss(None, reason=NO_CURVE)
     return DataLoss(paired_mean([share for share, _ in found]), any(beyond for _, beyond in found))

@@ -67,7 +67,7 @@ class Price:
             those that ended as collapsed, by ``cell_id``.
         twin_differs: keys of the federation in which a twin differs as well.
         local_differs: the same of the baseline of ``federation_gain_left``.
-        reasons: why something could not be priced.
+        reasons: why something could not be priced, or of which seeds alone.
     """
 
     cells: tuple[CellResult, ...]
@@ -118,6 +118,7 @@ def price(cells: Sequence[CellResult], results: Sequence[CellResult], fraction: 
     gain = paired_mean([g for pair in alone if (g := gain_left(*pair)) is not None])
     reasons = [NO_TWIN] * (not pairs) + [NO_LOCAL] * (not alone)
     reasons += [NO_SCORE] * (bool(pairs) and lost is None)
+    reasons += _without_parts(pairs)
     return Price(
         cells=ordered,
         score_lost=lost,
@@ -201,6 +202,25 @@ def _by_site(cell: CellResult) -> Mapping[str, float | None]:
 
 def _by_class(cell: CellResult) -> Mapping[str, float | None]:
     return {} if cell.score is None else cell.score.per_class
+
+
+def _without_parts(pairs: Pairs) -> list[str]:
+    """Where what sites or classes lost is of fewer seeds than the score lost."""
+    counted = [pair for pair in pairs if _lost(*pair) is not None]
+    reasons = []
+    for parts, what in ((_by_site, "sites"), (_by_class, "classes")):
+        seen = sum(_paired(parts, *pair) for pair in counted)
+        if 0 < seen < len(counted):
+            reasons.append(
+                f"what {what} lost is of {seen} of {len(counted)} seeds: training of the others "
+                "ended non-finite and has scores of none; the score lost counts them at chance"
+            )
+    return reasons
+
+
+def _paired(parts: Parts, cell: CellResult, twin: CellResult) -> bool:
+    own, reached = parts(cell), parts(twin)
+    return any(own[n] is not None and reached[n] is not None for n in own.keys() & reached.keys())
 
 
 def _harms(pairs: Pairs, parts: Parts, measure: str) -> tuple[Harm, ...]:

@@ -284,7 +284,7 @@ def unsaid(rows: Sequence[Row], prices: dict[str, Price]) -> list[dict[str, str]
                 "score lost": lost,
                 "proof bought": epsilon_text(privacy),
                 "protected rounds alone": protected_text(privacy),
-                "what-if, no guarantee": _supposed(privacy.get("what_if")),
+                "what-if, no guarantee": _supposed(row.cells),
                 "measured": measured_text(row),
                 "collapsed": f"{len(price.collapsed)} of {len(row.cells)}",
             }
@@ -298,7 +298,14 @@ def _is_default_svt(settings: Mapping[str, Any]) -> bool:
     return all(settings.get(f"algorithm.{key}", one) == one for key, one in usual.items())
 
 
-def _supposed(figure: Mapping[str, Any] | None) -> str:
-    if not figure:
+def _supposed(cells: Sequence[CellResult]) -> str:
+    """The largest what-if figure of the seeds, and how many have one where not all do."""
+    figures = [f for cell in cells if (f := (cell.privacy or {}).get("what_if"))]
+    if not figures:
         return MISSING
-    return f"epsilon {figure['epsilon']:.4g} (mu {figure['mu']:.4g})"
+    worst = max(figures, key=lambda figure: float(figure["epsilon"]))
+    text = f"epsilon {worst['epsilon']:.4g} (mu {worst['mu']:.4g})"
+    if len(cells) == 1:
+        return text
+    among = "" if len(figures) == len(cells) else f" {len(figures)} of"
+    return f"{text}, the largest of{among} {len(cells)} seeds"

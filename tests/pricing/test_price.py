@@ -66,6 +66,31 @@ def test_training_that_ended_non_finite_costs_all_that_the_twin_learned() -> Non
     assert found.exchange_rate == pytest.approx(0.25 / 0.4)
 
 
+def test_training_that_ended_non_finite_discards_all_that_the_curve_has() -> None:
+    """The same seeds are counted as in the score lost, at chance."""
+    plain = [
+        cell(value, seed, "none", config={SHARE: share})
+        for seed in (0, 1)
+        for share, value in ((1.0, 0.9), (0.5, 0.8), (0.1, 0.6))
+    ]
+    lived, diverged = cell(0.8, 0), cell(None, 1, status="collapsed")
+    found = equivalent_data_loss([lived, diverged], [lived, diverged, *plain])
+    assert found.share is not None
+    assert found.share.n == 2
+    assert found.share.value == pytest.approx((0.5 + 0.9) / 2)
+    assert found.beyond, "even the smallest share is worth more than chance"
+
+
+def test_harm_that_is_of_fewer_seeds_than_the_score_lost_says_so() -> None:
+    twins = [cell(0.9, seed, "none", sites={"a": 0.9}) for seed in (0, 1)]
+    lived, diverged = cell(0.8, 0, sites={"a": 0.7}), cell(None, 1, status="collapsed")
+    found = price([lived, diverged], [lived, diverged, *twins], 0.2)
+    assert (found.score_lost.n, found.worst_site.lost.n) == (2, 1)
+    [reason] = [one for one in found.reasons if one != NO_LOCAL]
+    assert reason.startswith("what sites lost is of 1 of 2 seeds")
+    assert price([lived], [lived, *twins], 0.2).reasons == (NO_LOCAL,)
+
+
 def test_a_missing_score_is_not_called_a_missing_twin() -> None:
     failed = replace(cell(0.8, advantage=0.6), score=None, status="failed")
     found = price([failed], [failed, cell(0.9, algorithm="none")], 0.2)
