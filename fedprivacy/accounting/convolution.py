@@ -21,7 +21,7 @@ from fedprivacy.accounting.pld import Pld
 TAILS = 1e-15
 """Mass of both tails that may be cut: the lower is rounded up, the upper becomes infinite."""
 
-_FIRST = 1024
+_FIRST = 8192
 
 
 def compose(one: Pld, other: Pld) -> Pld:

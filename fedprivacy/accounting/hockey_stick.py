@@ -19,7 +19,7 @@ from fedprivacy.accounting.pld import Pld
 
 Floats = NDArray[np.float64]
 
-_ENOUGH = 64
+_ENOUGH, _BLOCK = 64, 512
 
 
 def epsilon_at(distribution: Pld, delta: float) -> float:
@@ -109,9 +109,13 @@ def _masses(atoms: _Atoms) -> tuple[Floats, Floats]:
 def _epsilon(atoms: _Atoms, delta: float) -> float:
     if atoms.infinite > delta:
         return math.inf
+    if not len(atoms.probs):
+        return 0.0
     # The answer lies where not much more than delta is above; all the rest is summed in vain.
-    above = np.cumsum(atoms.probs) > _ENOUGH * delta
-    found = _among(atoms.first(int(np.argmax(above)) + 1), delta, False) if above.any() else None
+    blocks = np.add.reduceat(atoms.probs, np.arange(0, len(atoms.probs), _BLOCK))
+    enough = np.cumsum(blocks) > _ENOUGH * delta
+    size = _BLOCK * (int(np.argmax(enough)) + 1)
+    found = _among(atoms.first(size), delta, False) if enough.any() else None
     if found is None:
         found = _among(atoms, delta, True)
     assert found is not None
@@ -121,11 +125,14 @@ def _epsilon(atoms: _Atoms, delta: float) -> float:
 def _among(atoms: _Atoms, delta: float, whole: bool) -> float | None:
     """Epsilon if it follows from these largest losses; None if not, unless they are all."""
     (upper, lower), losses = _masses(atoms), atoms.losses
+    # Where no more than delta is above, nothing is left for the other distribution.
+    more = upper > delta
+    start = int(np.argmax(more)) if more.any() else len(losses)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        root = np.log((upper - delta) / lower)
-    stops = (upper[:-1] > delta) & (lower[:-1] > 0) & (root[:-1] >= losses)
+        root = np.log((upper[start:] - delta) / lower[start:])
+    stops = more[start:-1] & (lower[start:-1] > 0) & (root[:-1] >= losses[start:])
     stopped = bool(stops.any())
-    at = int(np.argmax(stops)) if stopped else len(losses)
+    at = start + int(np.argmax(stops)) if stopped else len(losses)
     # Losses so large that exp(-loss) is 0: the divergence falls below delta between two of them.
     beyond = (upper[1 : at + 1] >= delta) & (lower[1 : at + 1] == 0)
     if beyond.any():
@@ -134,7 +141,7 @@ def _among(atoms: _Atoms, delta: float, whole: bool) -> float | None:
         return None
     if upper[at] <= lower[at] + delta:
         return 0.0
-    return max(0.0, float(root[at]))
+    return max(0.0, float(root[at - start]))
 
 
 def _deltas(atoms: _Atoms, epsilons: Floats) -> Floats:
