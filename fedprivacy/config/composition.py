@@ -39,12 +39,19 @@ def compose_cell(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> D
     Raises:
         ConfigError: Hydra or OmegaConf refused; the message names key, value and choices.
     """
-    extra = [f"hydra.searchpath=[{','.join('file://' + d for d in config_dirs)}]"]
+    extra = [f"hydra.searchpath=[{','.join(map(_folder, config_dirs))}]"]
     typed = [*overrides, *(extra if config_dirs else [])]
     try:
         return compose(CONFIG_NAME, overrides=typed, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise explained(error, overrides) from error
+
+
+def _folder(path: str) -> str:
+    """A folder as a quoted value of Hydra's grammar, whatever its name holds."""
+    # In its quotes a quote is escaped, and so are backslashes in front of one.
+    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), path)
+    return f"'file://{escaped}'"
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:

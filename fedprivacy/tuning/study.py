@@ -26,7 +26,8 @@ MODES = ("budget", "floor", "front")
 FRONTS = ("union", "multi")
 SAMPLERS = ("tpe", "gp", "random")
 
-_NAME = re.compile(r"[\w.-]*\w")
+# What Hydra reads as a group's name: recommended.yaml is run by its folder's.
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z0-9_][A-Za-z0-9_-]*)*(?<!-)")
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def _check_places(conf: TuningConf) -> None:
     """A name is that of a folder, an MLflow experiment, and of what recommended.yaml is run by."""
     for key, text in (("name", conf.name), ("dir", Path(conf.dir).name)):
         if not _NAME.fullmatch(text):
-            allowed = "a name of letters, digits, '_', '-' and '.'"
+            allowed = "a name of letters, digits, '_', '-' and single '.', a letter or '_' first"
             allowed += " (the last folder of it)" if key == "dir" else ""
             raise ConfigError(f"tuning.{key}", getattr(conf, key), allowed, "tuning.name=my_study")
     for folder in conf.warm_start.studies:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from fedprivacy.config.composition import compose_cell, hydra_ready
+from fedprivacy.config.composition import compose_cell, hydra_ready, parse
 from fedprivacy.config.loading import to_cell_config
 from fedprivacy.config.resources import resources_root
 from fedprivacy.config.serialization import GROUPS, dumps, loads
 from fedprivacy.config.validation import validate
 from fedprivacy.errors import ConfigError
+from fedprivacy.tuning.study import _NAME
 
 CONF = resources_root() / "conf"
 GROUP_FILES = sorted(
@@ -83,3 +84,24 @@ def test_a_target_epsilon_settles_the_noise_and_excludes_another() -> None:
     assert tighter.algorithm.noise_multiplier > calibrated.algorithm.noise_multiplier
     with pytest.raises(ConfigError, match="one or the other"):
         composed(*base, "algorithm.target_epsilon=5", "algorithm.noise_multiplier=1")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["plain", "a,b", "a=b", "o'neill", "[x]", "höhe", "sp ace", 'dq"x', "back\\slash", "end\\",
+     "$x", "a{b}", "tab'\\'q"],
+)  # fmt: skip
+def test_a_folder_of_the_user_s_own_may_have_any_name(tmp_path: Path, name: str) -> None:
+    group = tmp_path / name / "study"
+    group.mkdir(parents=True)
+    (group / "recommended.yaml").write_text("# @package _global_\nseed: 7\n")
+    folders = [str(tmp_path / name)]
+    with hydra_ready(folders):
+        assert compose_cell(["+study=recommended"], folders).seed == 7
+
+
+@pytest.mark.parametrize("name", ["epsilon_0.5", "a.b", "a-b", "_a", "A1", "run-2026.1"])
+def test_a_study_s_name_can_be_typed(name: str) -> None:
+    assert _NAME.fullmatch(name)
+    [found] = parse([f"+{name}=recommended"])
+    assert found.key_or_group == name

@@ -154,6 +154,8 @@ def test_a_changed_space_is_refused(small: Small, capsys) -> None:
         (["tuning.name=''"], "letters, digits"),
         (["tuning.dir=/proc/x"], "a folder that can be made and written"),
         (["tuning.name=a/b"], "letters, digits"),
+        (["tuning.name=3study"], "a letter or '_' first"),
+        (["tuning.name=a..b"], "a letter or '_' first"),
         (["tuning.name=algorithm"], "is no group of the configuration"),
         (["tuning.warm_start.studies=[/no/such]"], "there is no such folder"),
     ],
