@@ -24,6 +24,7 @@ from fedprivacy.device import resolve_device
 from fedprivacy.federation.arrangement import Node, arrange_cell
 from fedprivacy.federation.device_records import DeviceRecords
 from fedprivacy.federation.ready import ReadyRound
+from fedprivacy.finite import all_finite
 from fedprivacy.mechanisms.base import Mechanism
 from fedprivacy.mechanisms.registry import build_mechanism
 from fedprivacy.mechanisms.server import ServerSide, source_of, unprotected_news
@@ -137,7 +138,7 @@ class CellRuntime:
         task, trained, after = self._trained(partition, round_number, weights, clip, secret)
         update = after - weights
         events = self._events(partition, task, trained)
-        if not bool(torch.isfinite(update).all()):
+        if not all_finite(update):
             news = tuple(unprotected_news(event, "the site") for event in events)
             return LocalCollapse("weights became non-finite", news)
         protected = self.mechanism.protect(update, task, trained)

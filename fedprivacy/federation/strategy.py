@@ -24,6 +24,7 @@ from fedprivacy.federation.answers import (
 )
 from fedprivacy.federation.messages import encode_vector, instruction
 from fedprivacy.federation.scoring import RoundScore, score_round
+from fedprivacy.finite import all_finite
 from fedprivacy.mechanisms.central_gaussian import Average
 from fedprivacy.mechanisms.server import SERVER_SITE, ServerSide
 from fedprivacy.training.randomness import Streams
@@ -249,7 +250,7 @@ class SiteStrategy(FedAvg):  # type: ignore[misc]
         else:
             moved = [self.weights[self.nodes[0]] + mean.float()]
         # Finite updates may still overflow the float32 weights that they are added to.
-        if not all(bool(torch.isfinite(one).all()) for one in moved):
+        if not all(map(all_finite, moved)):
             raise TrainingCollapsed("the updated weights are non-finite", server_round, "server")
         if server_round == self.rounds and not self.local:
             strength, streams = self.strengths[-1], self.streams(server_round)

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedprivacy.errors import ProtectionError
+from fedprivacy.finite import all_finite
 
 
 def check_update(update: torch.Tensor) -> None:
@@ -30,8 +31,8 @@ def check_update(update: torch.Tensor) -> None:
         raise ProtectionError(f"the update must be float32, got {update.dtype}; nothing was sent")
     if update.numel() == 0:
         raise ProtectionError("the update is empty; nothing was sent")
-    bad = int((~torch.isfinite(update)).sum())
-    if bad:
+    if not all_finite(update):
+        bad = int((~torch.isfinite(update)).sum())
         raise ProtectionError(
             f"{bad} of {update.numel()} values of the update are NaN or infinite; nothing was "
             "sent. Training became non-finite: lower federation.lr."

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from fedprivacy.config.schema import LocalSourceConf
 from fedprivacy.errors import ConfigError, ProtectionError
+from fedprivacy.finite import all_finite
 from fedprivacy.mechanisms.base import Placement, Protected, Release
 from fedprivacy.mechanisms.guards import check_update
 from fedprivacy.mechanisms.none import off_schedule_release
@@ -200,7 +201,7 @@ class LocalSource:
                 f"local_source: {len(x)} records of {x.dtype} with {len(y)} labels, allowed is at "
                 "least one record of float32, each with its label; nothing was trained"
             )
-        if not bool(torch.isfinite(x).all()):
+        if not all_finite(x):
             raise ProtectionError("a feature is NaN or infinite; nothing was trained")
         self._check_keep(classes)
         flat = x.reshape(len(x), -1).numpy().astype(np.float64)

@@ -13,7 +13,7 @@ from fedprivacy.training.parameters import FlatParameters
 @contextmanager
 def flat_gradient(parameters: FlatParameters) -> Iterator[torch.Tensor]:
     """One ``(d,)`` vector whose parts are the parameters' ``.grad``; taken away afterwards."""
-    tensors = list(parameters.model.parameters())
+    tensors = parameters.tensors
     gradient = torch.zeros_like(parameters.flat)
     parts = torch.split(gradient, [tensor.numel() for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):

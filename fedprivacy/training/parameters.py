@@ -15,6 +15,11 @@ class FlatParameters:
     is a single copy. Buffers (batch-norm statistics, counters) have no place here: a model that
     has any is refused, because they would leave a site unprotected.
 
+    Attributes:
+        model: the module.
+        tensors: its parameters, in the order of the vector.
+        flat: ``(d,)`` float32, the vector.
+
     Args:
         model: module whose parameters are all float32 and require gradients.
 
@@ -34,6 +39,7 @@ class FlatParameters:
         if wrong:
             raise ProtectionError(f"parameters must be float32, got {sorted(wrong)}")
         self.model = model
+        self.tensors: list[torch.Tensor] = list(parameters)
         self.flat = torch.cat([p.detach().reshape(-1) for p in parameters])
         start = 0
         for parameter in parameters:

@@ -44,7 +44,7 @@ class OptimizerSpec:
         """
         if self.name == "sgd":
             return FlatSgd(parameters.flat, gradient, self.lr, self.momentum)
-        return self.over(list(parameters.model.parameters()))
+        return self.over(parameters.tensors)
 
     def over(self, tensors: list[torch.Tensor]) -> torch.optim.Optimizer:
         """Torch's own optimiser over some tensors."""
