@@ -249,9 +249,9 @@ def many_sites(note: Path | None = None) -> ClientApp:
 
 
 class Surroundings:
-    """What a run must leave as it was."""
+    """What a run must leave as it was; threads and processes of ``before`` may have ended since."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: Surroundings | None = None) -> None:
         self.environment = dict(os.environ)
         self.path = list(sys.path)
         self.signals = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -262,6 +262,9 @@ class Surroundings:
         }
         self.threads = {t for t in threading.enumerate() if not t.name.startswith("ray_")}
         self.children = children()
+        if before is not None:
+            self.threads |= before.threads
+            self.children |= before.children
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Surroundings) and vars(self) == vars(other)
@@ -293,7 +296,7 @@ def children() -> set[str]:
 def settled(before: Surroundings, seconds: float = 15) -> Surroundings:
     """The surroundings once what is on its way out is gone."""
     deadline = time.monotonic() + seconds
-    while (now := Surroundings()) != before and time.monotonic() < deadline:
+    while (now := Surroundings(before)) != before and time.monotonic() < deadline:
         time.sleep(0.1)
     return now
 
