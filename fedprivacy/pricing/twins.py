@@ -24,11 +24,18 @@ def find_twin(cell: CellResult, results: Iterable[CellResult]) -> CellResult | N
 
 
 def find_local(cell: CellResult, results: Iterable[CellResult]) -> CellResult | None:
-    """Each site alone without protection, otherwise as the cell; None where it was not run.
+    """Each site alone without protection, otherwise as the cell; None where it was not run."""
+    return find_baseline(cell, results, "local")
+
+
+def find_baseline(
+    cell: CellResult, results: Iterable[CellResult], federation: str
+) -> CellResult | None:
+    """The same cell without protection in another federation; None where it was not run.
 
     Chosen as ``find_twin`` chooses, among those that have a score.
     """
-    return _closest(cell, (one for one in results if one.score is not None), "local")
+    return _closest(cell, (one for one in results if one.score is not None), federation)
 
 
 def _closest(cell: CellResult, results: Iterable[CellResult], federation: str) -> CellResult | None:

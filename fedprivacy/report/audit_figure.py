@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fedprivacy.report.canvas import new_figure
-from fedprivacy.report.palette import FAINT, HAIRLINE, INK, algorithm_look
+from fedprivacy.report.palette import FAINT, HAIRLINE, INK, look_of
 from fedprivacy.report.rows import Row
 from fedprivacy.report.words import dataset_title, delta_text
 
@@ -18,6 +19,10 @@ _ROW_HEIGHT, _PLOT, _CHARACTER, _TITLE_CHARACTER = 0.42, 5.3, 0.066, 0.079
 _TITLE, _HEAD, _FOOT = 0.72, 0.28, 0.62
 _LINEAR_TO = 30.0
 """Where nothing is larger, the axis is linear; else it is logarithmic beyond 1."""
+
+_ADVERTISED: dict[str, Any] = {
+    "ls": "", "marker": "D", "ms": 7, "mfc": "#BDBDBD", "mec": INK, "mew": 1.1,
+}  # fmt: skip
 
 Kind = tuple[str, str, float]
 """Relation, view and delta of what is claimed of one record, which is what audits guess."""
@@ -86,6 +91,12 @@ def claim_kind(row: Row) -> Kind | None:
     return str(claim["neighbouring"]), str(claim["view"]), float(privacy["delta"])
 
 
+def record_epsilon(row: Row) -> float:
+    """Proved for one record, whatever unit the headline speaks of; infinite where nothing is."""
+    value = record_claim(row).get("epsilon")
+    return math.inf if value is None else float(value)
+
+
 def _panel(axes: Any, kind: Kind | None, rows: Sequence[Row]) -> None:
     largest = _largest(rows)
     logarithmic = largest > _LINEAR_TO
@@ -116,12 +127,9 @@ def _ticks(axes: Any, largest: float, logarithmic: bool) -> list[float]:
 
 
 def _label(row: Row) -> str:
-    """Name of a row; a long variant goes to a second line."""
-    if not row.protected:
-        return "without protection"
-    if not (row.variant or row.schedule_variant):
-        return f"{row.algorithm}, {row.schedule}"
-    return f"{row.first.algorithm}, {row.schedule}\n{row.variant}".strip()
+    """Name of a row; a variant goes to a second line."""
+    short = replace(row, variant="").name
+    return f"{short}\n{row.variant}".strip()
 
 
 def _audits(row: Row) -> list[Any]:
@@ -138,7 +146,8 @@ def _largest(rows: Sequence[Row]) -> float:
 
 
 def _draw(axes: Any, place: int, row: Row, slot: float) -> None:
-    look, claim, audits = algorithm_look(row.first.algorithm), record_claim(row), _audits(row)
+    look = look_of(row.first.algorithm, row.first.federation)
+    claim, audits = record_claim(row), _audits(row)
     ceiling = max(float(audit["ceiling"]) for audit in audits)
     axes.plot([0, slot], [place, place], color=HAIRLINE, lw=0.7, zorder=0)
     axes.plot([ceiling] * 2, [place - 0.3, place + 0.3], color=FAINT, lw=1.0, ls=(0, (2, 1.5)))
@@ -150,9 +159,7 @@ def _draw(axes: Any, place: int, row: Row, slot: float) -> None:
         )  # fmt: skip
     alone, total = claim.get("epsilon_protected"), claim.get("epsilon")
     if alone is not None and (claim.get("infinite") or alone != total):
-        axes.plot(
-            [alone], [place], ls="", marker="D", ms=7, mfc="white", mec=INK, mew=1.1, zorder=3
-        )
+        axes.plot([alone], [place], **_ADVERTISED, zorder=3)
     x = slot if claim.get("infinite", True) or total is None else float(total)
     axes.plot([x], [place], ls="", marker="s", ms=6.5, color=INK, zorder=3)
 
@@ -176,10 +183,7 @@ def _legend(figure: Figure, width: float, height: float) -> None:
 
     handles = [
         Line2D([], [], ls="", marker="o", ms=4, color=FAINT, label="measured: at least, by seed"),
-        Line2D(
-            [], [], ls="", marker="D", ms=7, mfc="white", mec=INK, label="advertised: protected "
-            "rounds alone",
-        ),
+        Line2D([], [], **_ADVERTISED, label="advertised: protected rounds alone"),
         Line2D([], [], ls="", marker="s", ms=6.5, color=INK, label="proved: at most, all rounds"),
         Line2D([], [], color=FAINT, ls=(0, (2, 1.5)), label="most that this audit can show"),
     ]  # fmt: skip

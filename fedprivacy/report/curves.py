@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fedprivacy.pricing.twins import find_baseline
 from fedprivacy.report.canvas import new_figure
 from fedprivacy.report.footer import Footer
 from fedprivacy.report.palette import (
@@ -95,28 +96,40 @@ def _line(row: Row) -> tuple[str, str, str]:
 
 def _scene(rows: Sequence[Row], panels: Sequence[Row]) -> Scene:
     scores = [cell.score for row in rows for cell in row.cells if cell.score is not None]
-    references = {
-        row.first.federation: row.score.mean
-        for row in reversed(rows)
-        if not row.protected and row.first.federation != "fedavg" and row.score is not None
-    }
+    references = {row.first.cell_id: _references(row, rows) for row in panels}
     curves = [global_curve(row.cells) for row in rows]
     curves += [curve for row in rows for curve in site_curves(row.cells).values()]
     chance = scores[0].chance if scores else None
     values = [v for curve in curves for v in (*curve.low, *curve.high)]
-    values += [*references.values(), *([] if chance is None else [chance])]
+    values += [value for own in references.values() for value in own.values()]
+    values += [] if chance is None else [chance]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     pad = 0.08 * (high - low) or 0.1
     words = varying([row.privacy for row in rows if row.protected and row.privacy])
     return Scene(
         sites=tuple(dict.fromkeys(n for row in rows for n in site_curves(row.cells))),
         chance=chance,
-        references={name: references[name] for name in FEDERATIONS if name in references},
+        references=references,
         limits=(low - 1.6 * pad, high + pad),
         last_round=max((number for curve in curves for number in curve.rounds), default=1),
         varying=words,
         heads=max(head_height(row, words) for row in panels),
     )
+
+
+def _references(row: Row, rows: Sequence[Row]) -> dict[str, float]:
+    """Final scores without protection in other federations, of the row's own setting."""
+    plain = {one.first.cell_id: one for one in rows if not one.protected and one.score is not None}
+    firsts = [one.first for one in plain.values()]
+    found = {}
+    for federation in FEDERATIONS:
+        if federation not in ("fedavg", row.first.federation):
+            cells = [
+                c for c in (find_baseline(cell, firsts, federation) for cell in row.cells) if c
+            ]
+            if cells and (score := plain[cells[0].cell_id].score) is not None:
+                found[federation] = score.mean
+    return found
 
 
 def _panel_axes(figure: Figure, left: float, top: float) -> Axes:
@@ -147,7 +160,7 @@ def _legend(scene: Scene, panels: Sequence[Row]) -> list[Any]:
             handles.append(_line2d(look, name, linewidth=0.9, markersize=3))
     if any(row.twins for row in panels):
         handles.append(_line2d(reference_look("fedavg"), "fedavg, no protection", linewidth=1.2))
-    for name in scene.references:
+    for name in (n for n in FEDERATIONS if any(n in own for own in scene.references.values())):
         handles.append(_line2d(reference_look(name), f"{name}, no protection", linewidth=1.0))
     if scene.chance is not None:
         handles.append(_line2d(CHANCE, "chance", linewidth=1.0))

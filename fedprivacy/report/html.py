@@ -218,6 +218,7 @@ def _reconstruction(rows: Sequence[Row], pictures: Mapping[str, Sequence[tuple[P
                 {
                     "algorithm": row.algorithm,
                     "schedule": row.schedule if row.protected else "-",
+                    "federation": cell.federation,
                     "dataset": dataset_text(*row.dataset),
                     "seed": str(cell.seed),
                     "epsilon proved": epsilon_text(cell.privacy),

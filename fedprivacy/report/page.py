@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-_MAX_SVG = 500_000
+from fedprivacy.report.canvas import DPI
+
+_MAX_SVG, _PER_INCH = 500_000, 96
 
 
 def text(words: object) -> str:
@@ -82,8 +84,17 @@ def figure(path: Path, caption: str) -> str:
     small = svg.is_file() and svg.stat().st_size <= _MAX_SVG
     chosen, kind = (svg, "image/svg+xml") if small else (png, "image/png")
     data = base64.b64encode(chosen.read_bytes()).decode()
-    image = f'<img alt="{text(caption)}" src="data:{kind};base64,{data}">'
+    wide = f"width:{_pixels(png)}px"
+    image = f'<img alt="{text(caption)}" style="{wide}" src="data:{kind};base64,{data}">'
     return f"<figure>{image}<figcaption>{text(caption)}</figcaption></figure>"
+
+
+def _pixels(png: Path) -> int:
+    """Width of a picture in the page's pixels, at which its texts are as large as meant."""
+    from PIL import Image
+
+    with Image.open(png) as image:
+        return round(image.width * _PER_INCH / DPI)
 
 
 def markdown(source: str) -> str:

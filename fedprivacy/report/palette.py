@@ -63,6 +63,15 @@ def algorithm_look(name: str) -> Look:
     return _ALGORITHMS.get(name, Look("#5B5B5B", "p"))
 
 
+def look_of(algorithm: str, federation: str) -> Look:
+    """Look of a row; without protection it is that of the baseline, with a marker."""
+    own = algorithm_look(algorithm)
+    if algorithm != "none":
+        return own
+    baseline = reference_look(federation)
+    return Look(baseline.colour, own.marker, baseline.dash)
+
+
 def site_look(index: int) -> Look:
     """Look of the site at a position; sites keep their order in all results of a dataset."""
     return _SITES[index % len(_SITES)]

@@ -13,6 +13,7 @@ from fedprivacy.report.palette import (
     HAIRLINE,
     Look,
     algorithm_look,
+    look_of,
     reference_look,
     site_look,
 )
@@ -35,7 +36,8 @@ class Scene:
     Attributes:
         sites: names, in order.
         chance: score of the trivial predictor; None where no cell has a score.
-        references: final scores of the baselines that are drawn as level lines, by federation.
+        references: of each row, by ``cell_id``, final scores of the baselines of its own setting
+            that are drawn as level lines, by federation.
         limits: of the score axis.
         last_round: of the round axis.
         varying: what must stand beside every epsilon.
@@ -44,7 +46,7 @@ class Scene:
 
     sites: tuple[str, ...]
     chance: float | None
-    references: dict[str, float]
+    references: dict[str, dict[str, float]]
     limits: tuple[float, float]
     last_round: int
     varying: tuple[str, ...]
@@ -71,7 +73,7 @@ def draw_panel(axes: Axes, row: Row, scene: Scene) -> None:
 def _draw_references(axes: Axes, row: Row, scene: Scene) -> None:
     if scene.chance is not None:
         axes.axhline(scene.chance, color=CHANCE.colour, linewidth=1.0)
-    for name, score in scene.references.items():
+    for name, score in scene.references.get(row.first.cell_id, {}).items():
         look = reference_look(name)
         axes.axhline(score, color=look.colour, linestyle=look.dash, linewidth=1.0)
     twin = global_curve(row.twins)
@@ -104,7 +106,7 @@ def look_of_site(scene: Scene, name: str) -> Look:
 
 
 def _draw_global(axes: Axes, row: Row) -> None:
-    curve, look = global_curve(row.cells), algorithm_look(row.first.algorithm)
+    curve, look = global_curve(row.cells), look_of(row.first.algorithm, row.first.federation)
     if len(row.cells) > 1:
         axes.fill_between(curve.rounds, curve.low, curve.high, color=look.colour, alpha=0.18, lw=0)
     axes.plot(

@@ -25,7 +25,7 @@ Box = tuple[float, float, float, float]
 """Left, bottom, right and top, in pixels."""
 
 _PANEL_WIDTH, _PANEL_HEIGHT, _LEFT = 4.4, 3.4, 0.62
-_CHARACTER, _LINE, _EXTRAS, _SHADE = 0.066, 0.155, 7, 0.06
+_CHARACTER, _LINE, _EXTRAS, _SHADE = 0.066, 0.155, 8, 0.06
 _AROUND = [
     (dx, dy) for far in (8, 12) for dx, dy in
     ((far, far - 2), (far, 2 - far), (-far, far - 2), (-far, 2 - far), (0, far + 1), (0, -far - 1),
@@ -33,6 +33,8 @@ _AROUND = [
 ]  # fmt: skip
 _FEWEST_DECADES = 1.5
 _POINT, _LEVEL = "point-", "level"
+_NOTHING = "<"
+_CEILING: dict[str, Any] = {"marker": 7, "ms": 4.5}
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,10 @@ def panels(rows: Sequence[Row]) -> dict[Kind, list[Point]]:
     for row in rows:
         if not row.protected or row.privacy is None or row.score is None:
             continue
-        for kind, epsilon in _claims(row.privacy).items():
-            if kind in shown:
+        claims = _claims(row.privacy)
+        for kind in shown:
+            epsilon = _claimed(claims, kind)
+            if epsilon is not None:
                 shown_by = measured(row, *kind)
                 lower = None if shown_by is None else shown_by.lower
                 ceiling = None if shown_by is None else shown_by.ceiling
@@ -96,6 +100,18 @@ def _claims(privacy: Any) -> dict[Kind, float]:
     return claims
 
 
+def _claimed(claims: Mapping[Kind, float], kind: Kind) -> float | None:
+    """What is claimed of that very kind; infinite where nothing is proved of that unit and view.
+
+    An infinite epsilon holds under every relation and delta: there is no proof. A finite one under
+    another relation says nothing here, and None is returned.
+    """
+    if kind in claims:
+        return claims[kind]
+    alike = [value for (u, _, v, _), value in claims.items() if (u, v) == (kind[0], kind[2])]
+    return math.inf if alike and all(map(math.isinf, alike)) else None
+
+
 def _order(kind: Kind) -> tuple[int, int, str, float]:
     return UNITS.index(kind[0]), VIEWS.index(kind[2]), kind[1], kind[3]
 
@@ -113,7 +129,7 @@ def price_list_figure(rows: Sequence[Row], collapse_fraction: float) -> Figure |
     keys = _keys(found)
     columns = min(2, len(found))
     lines = math.ceil(len(found) / columns)
-    side = 0.75 + _CHARACTER * max(len(_name(row)) for row in keys.values())
+    side = 0.75 + _CHARACTER * max(len(row.name) for row in keys.values())
     width = _LEFT + _PANEL_WIDTH * columns + side
     height = max(_PANEL_HEIGHT * lines + 0.6, _LINE * (len(keys) + _EXTRAS) + 0.75)
     figure = new_figure(width, height)
@@ -140,11 +156,6 @@ def _keys(found: Mapping[Kind, Sequence[Point]]) -> dict[int, Row]:
     return dict(enumerate(rows.values(), start=1))
 
 
-def _name(row: Row) -> str:
-    federation = "" if row.first.federation == "fedavg" else f", {row.first.federation}"
-    return f"{row.algorithm}, {row.schedule}{federation}"
-
-
 def _panel(axes: Any, kind: Kind, points: Sequence[Point], fraction: float) -> None:
     finite = [p.epsilon for p in points if math.isfinite(p.epsilon)]
     lowers = [value for p in points for value in (p.lower, p.ceiling) if value]
@@ -152,10 +163,11 @@ def _panel(axes: Any, kind: Kind, points: Sequence[Point], fraction: float) -> N
     low = math.log10(max(smallest, 1e-3)) - 0.25
     high = max(math.log10(max(finite, default=10.0)) + 0.25, low + _FEWEST_DECADES)
     slot = high + 0.12 * (high - low) + 0.1
-    _references(axes, points, fraction)
+    floor = _references(axes, points, fraction)
     _front(axes, points, slot)
     for order, point in enumerate(points):
         _point(axes, point, low, slot, order, len(points))
+    _shade(axes, floor)
     axes.axvline(high + 0.05, color=HAIRLINE, lw=0.8, ls=(0, (2, 2)))
     ticks = [t for t in range(math.floor(low), math.ceil(high) + 1) if low <= t <= high]
     decades = range(math.floor(low), math.ceil(high))
@@ -171,19 +183,27 @@ def _panel(axes: Any, kind: Kind, points: Sequence[Point], fraction: float) -> N
     )
 
 
-def _references(axes: Any, points: Sequence[Point], fraction: float) -> None:
+def _references(axes: Any, points: Sequence[Point], fraction: float) -> float | None:
+    """Draw the levels of the twins and of chance; the score from which down training collapsed."""
     chance = next((c.score.chance for p in points for c in p.row.cells if c.score), None)
     # Rows of other settings may have other twins: each distinct one has its line.
     twins = sorted({round(p.row.twin_score.mean, 4) for p in points if p.row.twin_score})
     for twin in twins:
         axes.axhline(twin, color=INK, lw=0.9, ls=(0, (6, 2)), zorder=1, gid=_LEVEL)
     if chance is None:
-        return
+        return None
     axes.axhline(chance, color=CHANCE.colour, lw=0.8, zorder=1, gid=_LEVEL)
-    if twins and twins[-1] > chance:
-        gained = twins[-1] - chance
-        zone = (chance - 0.08 * gained, chance + fraction * gained)
-        axes.axhspan(*zone, color="#000000", alpha=_SHADE, lw=0, zorder=0)
+    return chance + fraction * (twins[-1] - chance) if twins and twins[-1] > chance else None
+
+
+def _shade(axes: Any, floor: float | None) -> None:
+    """Shade all scores from the floor down, as far as the panel reaches."""
+    if floor is None:
+        return
+    low, high = axes.get_ylim()
+    low -= 0.02 * (high - low)
+    axes.axhspan(low, floor, color="#000000", alpha=_SHADE, lw=0, zorder=0)
+    axes.set_ylim(low, high)
 
 
 def _front(axes: Any, points: Sequence[Point], slot: float) -> None:
@@ -217,12 +237,12 @@ def _point(axes: Any, point: Point, low: float, slot: float, order: int, total: 
         ends = [max(start, low), x]
         axes.plot(ends, [score.mean] * 2, color=look.colour, lw=0.9, alpha=0.55, zorder=3)
         axes.plot(
-            [max(start, low)], [score.mean], marker="|" if point.lower > 0 else "<",
-            color=look.colour, ms=7 if point.lower > 0 else 3.5, zorder=3,
+            [max(start, low)], [score.mean], marker="|" if point.lower > 0 else _NOTHING,
+            color=look.colour, ms=7 if point.lower > 0 else 4.5, zorder=3,
         )  # fmt: skip
     if point.ceiling:
         at = math.log10(point.ceiling)
-        axes.plot([at], [score.mean], marker=4, color=FAINT, ms=4, mfc="white", zorder=3)
+        axes.plot([at], [score.mean], color=FAINT, zorder=3, **_CEILING)
     error = score.standard_error or 0.0
     axes.errorbar(
         [x], [score.mean], yerr=[error], fmt=look.marker, color=look.colour, ms=5.5, capsize=2,
@@ -286,12 +306,13 @@ def _legend(figure: Figure, keys: Mapping[int, Row], side: float, height: float)
         look = algorithm_look(row.first.algorithm)
         filled = look.colour if row.first.schedule == "every_round" else "white"
         mark: dict[str, Any] = {"marker": look.marker, "color": look.colour, "mfc": filled}
-        handles.append(Line2D([], [], ls="", label=f"{number}  {_name(row)}", **mark))
+        handles.append(Line2D([], [], ls="", label=f"{number}  {row.name}", **mark))
     handles += [
         Line2D([], [], ls="", marker="o", color=FAINT, mfc="white", label="only in some rounds"),
         Line2D([], [], color=FAINT, lw=1.0, label="not beaten in both"),
         Line2D([], [], color=FAINT, marker="|", ms=7, lw=0.9, label="measured at least"),
-        Line2D([], [], ls="", color=FAINT, marker=4, ms=4, mfc="white", label="most it could show"),
+        Line2D([], [], ls="", color=FAINT, marker=_NOTHING, ms=4.5, label="measured 0"),
+        Line2D([], [], ls="", color=FAINT, label="most it could show", **_CEILING),
         Line2D([], [], color=INK, lw=0.9, ls=(0, (6, 2)), label="without protection"),
         Line2D([], [], color=CHANCE.colour, lw=0.8, label="chance"),
         Patch(facecolor="#000000", alpha=_SHADE, label="collapse"),

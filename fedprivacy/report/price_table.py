@@ -203,9 +203,15 @@ def clinician(privacy: Mapping[str, Any] | None) -> str:
     cap = (patient.get("max_tpr_at_fpr") or {}).get("0.01")
     if patient.get("infinite", True) or patient.get("epsilon") is None or cap is None:
         return NO_BOUND
+    where = f"(proved, {patient.get('neighbouring')}, view {patient.get('view')})"
+    if float(_percent(cap)) >= 100:
+        return (
+            "an attacker who tolerates 1 % false alarms may find nearly every patient: what is "
+            f"proved excludes next to nothing {where}"
+        )
     return (
         f"any attacker who tolerates 1 % false alarms finds at most {_percent(cap)} % of the "
-        f"patients (proved, {patient.get('neighbouring')}, view {patient.get('view')})"
+        f"patients {where}"
     )
 
 

@@ -178,11 +178,8 @@ def _prices(material: Material, folder: Path) -> list[Path]:
 
 def _audits(material: Material, folder: Path) -> list[Path]:
     from fedprivacy.report.audit_figure import audit_figure
-    from fedprivacy.report.reconstructions import (
-        budget_figure,
-        load_reconstructions,
-        reconstruction_figure,
-    )
+    from fedprivacy.report.budgets import budget_figure
+    from fedprivacy.report.reconstructions import load_reconstructions, reconstruction_figures
     from fedprivacy.report.roc import roc_figure
 
     written, pairs = [], load_reconstructions(material.folders)
@@ -195,11 +192,13 @@ def _audits(material: Material, folder: Path) -> list[Path]:
             for kind, drawn in (
                 ("audit", audit_figure(rows)),
                 ("roc", roc_figure(own)),
-                ("reconstruction", reconstruction_figure(rows, pairs)),
                 ("budgets", budget_figure(rows)),
             ):
                 if drawn is not None:
                     written += save(drawn, folder / f"{kind}_{name}")
+            for number, page in enumerate(reconstruction_figures(rows, pairs), start=1):
+                more = "" if number == 1 else f"_{number}"
+                written += save(page, folder / f"reconstruction_{name}{more}")
     return written
 
 

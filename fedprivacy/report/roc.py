@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fedprivacy.audit.membership import Membership, membership, roc
 from fedprivacy.audit.shadow import lira, rmia
 from fedprivacy.report.canvas import new_figure
-from fedprivacy.report.palette import FAINT, INK, algorithm_look
+from fedprivacy.report.palette import FAINT, INK, look_of
 from fedprivacy.report.rows import Row
 from fedprivacy.report.words import dataset_title
 from fedprivacy.result import cell_folders
@@ -134,7 +134,7 @@ def roc_figure(found: Sequence[Attack]) -> Figure | None:
     for index, name in enumerate(names):
         axes = figure.add_subplot(grid[0, index])
         for attack in (one for one in found if one.name == name):
-            _curve(axes, attack, looks[_label(attack.row)])
+            _curve(axes, attack, looks[attack.row.name])
         line = np.logspace(np.log10(_LOWEST), 0, 20)
         axes.plot(line, line, **_GUESSING)
         axes.set(xscale="log", yscale="log", xlim=(_LOWEST, 1), ylim=(_LOWEST, 1.15))
@@ -160,7 +160,7 @@ def _curve(axes: Any, attack: Attack, style: Mapping[str, Any]) -> None:
 
 def _looks(found: Sequence[Attack]) -> dict[str, dict[str, Any]]:
     """How each row is drawn, by its label; then what is no row."""
-    rows = {_label(attack.row): attack.row for attack in found}
+    rows = {attack.row.name: attack.row for attack in found}
     alike: dict[tuple[str, str], list[str]] = {}
     for label, row in rows.items():
         alike.setdefault((row.first.algorithm, row.first.schedule), []).append(label)
@@ -173,8 +173,8 @@ def _looks(found: Sequence[Attack]) -> dict[str, dict[str, Any]]:
 
 def _style(row: Row, place: int) -> dict[str, Any]:
     """Look of a row; ``place`` tells it from others of the same algorithm and schedule."""
-    look = algorithm_look(row.first.algorithm)
-    dash = _DASHES.get(row.first.schedule, "-") if row.protected else (0, (6, 2))
+    look = look_of(row.first.algorithm, row.first.federation)
+    dash = _DASHES.get(row.first.schedule, "-") if row.protected else look.dash
     marker = look.marker if place == 0 else _MARKERS[(place - 1) % len(_MARKERS)]
     filled = look.colour if place % 2 else "white"
     return {
@@ -190,13 +190,6 @@ def _legend(figure: Figure, looks: Mapping[str, dict[str, Any]], columns: int) -
         handles=handles, loc="lower left", frameon=False, ncol=columns, columnspacing=1.2,
         bbox_to_anchor=(0.0, 0.0), handlelength=3.2,
     )  # fmt: skip
-
-
-def _label(row: Row) -> str:
-    if not row.protected:
-        plain = row.first.federation == "fedavg"
-        return "without protection" if plain else f"without protection, {row.first.federation}"
-    return f"{row.algorithm}, {row.schedule}"
 
 
 def attack_lines(found: Sequence[Attack]) -> list[dict[str, str]]:

@@ -89,6 +89,15 @@ class Row:
         return f"{self.first.schedule} {self.schedule_variant}".strip()
 
     @property
+    def name(self) -> str:
+        """What it is called in every picture, with its federation unless that is ``fedavg``."""
+        what = self.algorithm if self.protected else f"without protection {self.variant}".strip()
+        words = [what, *([self.schedule] if self.protected else [])]
+        if self.first.federation != "fedavg":
+            words.append(self.first.federation)
+        return ", ".join(words)
+
+    @property
     def dataset(self) -> tuple[str, bool]:
         """Name of the dataset and whether it is synthetic."""
         return self.first.dataset, self.first.synthetic

@@ -12,11 +12,11 @@ import pytest
 
 from fedprivacy.audit.membership import membership
 from fedprivacy.report.audit_figure import audit_figure, claim_kind, falsified
+from fedprivacy.report.budgets import budget_figure
 from fedprivacy.report.canvas import style
 from fedprivacy.report.curves import curves_figure
 from fedprivacy.report.overview import overview_figure
 from fedprivacy.report.price_list import price_list_figure
-from fedprivacy.report.reconstructions import budget_figure
 from fedprivacy.report.roc import Attack, attack_lines, roc_figure
 from fedprivacy.report.rows import Row, make_rows
 from fedprivacy.result import CellResult

@@ -84,7 +84,8 @@ def test_a_clinician_is_told_only_what_is_proved_for_patients(rows) -> None:
     assert "zero_out" in said
     assert clinician(first.privacy) == NO_BOUND
     whole = {"per_unit": {"patient": claim("patient", "zero_out", "server_updates", 9.0, 0.99301)}}
-    assert "at most 100 % of the" in clinician(whole)
+    assert "excludes next to nothing (proved, zero_out" in clinician(whole)
+    assert "100 %" not in clinician(whole)
     assert clinician(None) == NO_BOUND
 
 

@@ -1,0 +1,102 @@
+"""How far budgets must grow to let a reconstruction succeed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedprivacy.report.audit_figure import claim_kind, record_epsilon
+from fedprivacy.report.canvas import new_figure
+from fedprivacy.report.palette import HAIRLINE, INK, algorithm_look
+from fedprivacy.report.rows import Row
+from fedprivacy.report.words import dataset_title, delta_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_PANEL = 2.55
+
+
+def budget_figure(rows: Sequence[Row]) -> Figure | None:
+    """Similarity of reconstructions, and score, against proven epsilon of one record.
+
+    A panel for each kind of claim with at least three finite budgets; None where there is none.
+
+    Args:
+        rows: of one dataset.
+    """
+    tried = [row for row in rows if _similarities(row)]
+    kinds = {kind: _of_kind(tried, kind) for kind in dict.fromkeys(map(claim_kind, tried)) if kind}
+    panels = {kind: own for kind, own in kinds.items() if len(own) >= 3}
+    if not panels:
+        return None
+    entries = 1 + 2 * len({row.first.algorithm for own in panels.values() for row in own})
+    width, foot = 6.4, 0.25 + 0.2 * math.ceil(entries / 3)
+    height = 0.5 + _PANEL * len(panels) + foot
+    figure = new_figure(width, height)
+    raw = [value for row in tried if not row.protected for value in _similarities(row)]
+    for place, (kind, own) in enumerate(panels.items()):
+        bottom = foot + _PANEL * (len(panels) - 1 - place) + 0.55
+        box = (0.62 / width, bottom / height, 1 - 0.8 / width, (_PANEL - 0.85) / height)
+        _budgets(figure.add_axes(box), kind, own, raw)
+    figure.text(
+        0.1 / width, 1 - 0.1 / height,
+        f"{dataset_title(*rows[0].dataset)}: {_measure(tried[0])} of reconstructions\n(a failed "
+        "attack proves nothing)", va="top", fontsize=9, color=INK,
+    )  # fmt: skip
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        handles |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(
+        handles=list(handles.values()), labels=list(handles), loc="lower left", ncol=3,
+        frameon=False, bbox_to_anchor=(0.0, 0.0),
+    )  # fmt: skip
+    return figure
+
+
+def _of_kind(rows: Sequence[Row], kind: Any) -> list[Row]:
+    finite = [row for row in rows if row.protected and claim_kind(row) == kind]
+    return sorted((row for row in finite if math.isfinite(record_epsilon(row))), key=record_epsilon)
+
+
+def _budgets(axes: Any, kind: Any, rows: Sequence[Row], raw: Sequence[float]) -> None:
+    for algorithm in dict.fromkeys(row.first.algorithm for row in rows):
+        own = [row for row in rows if row.first.algorithm == algorithm]
+        look, xs = algorithm_look(algorithm), [record_epsilon(row) for row in own]
+        means = [float(np.mean(_similarities(row))) for row in own]
+        name = f"{algorithm}: similarity"
+        style = {"marker": look.marker, "color": look.colour, "label": name, "clip_on": False}
+        axes.plot(xs, means, zorder=3, **style)
+        scores = [row.score.mean if row.score else math.nan for row in own]
+        axes.plot(
+            xs, scores, color=look.colour, ls=(0, (2, 1.5)), label=f"{algorithm}: {own[0].metric}",
+        )  # fmt: skip
+    if raw:
+        axes.axhline(
+            float(np.mean(raw)), color=INK, lw=0.9, ls=(0, (6, 2)),
+            label="without protection: similarity",
+        )  # fmt: skip
+    axes.set_xscale("log")
+    axes.axhline(0, color=HAIRLINE, lw=0.7)
+    relation, view, delta = kind
+    axes.set_xlabel(
+        f"proven epsilon of one record (upper bound), {relation}, view {view}, "
+        f"\u03b4={delta_text(delta)}"
+    )
+    axes.set_ylabel("mean similarity; score")
+
+
+def _found(row: Row) -> list[Mapping[str, Any]]:
+    each = [(cell.audit or {}).get("reconstruction") for cell in row.cells]
+    return [one for one in each if one and one.get("attack")]
+
+
+def _similarities(row: Row) -> list[float]:
+    return [float(one["mean_similarity"]) for one in _found(row)]
+
+
+def _measure(row: Row) -> str:
+    return str(_found(row)[0]["measure"])
