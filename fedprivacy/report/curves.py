@@ -40,7 +40,8 @@ def curves_figure(rows: Sequence[Row]) -> Figure:
     """Panels of one dataset; call it inside ``canvas.style``.
 
     Sites are thin, the federation as a whole is thick, marks at the foot are protected rounds.
-    The non-private twin is dashed; central and local training without protection are level lines.
+    Training without protection has the look of its federation: of the row's own it is a curve, of
+    others, such as each site alone, a level line.
 
     Args:
         rows: all rows of one dataset, at least one.
@@ -158,9 +159,9 @@ def _legend(scene: Scene, panels: Sequence[Row]) -> list[Any]:
         for name in scene.sites:
             look = look_of_site(scene, name)
             handles.append(_line2d(look, name, linewidth=0.9, markersize=3))
-    if any(row.twins for row in panels):
-        handles.append(_line2d(reference_look("fedavg"), "fedavg, no protection", linewidth=1.2))
-    for name in (n for n in FEDERATIONS if any(n in own for own in scene.references.values())):
+    drawn = {name for own in scene.references.values() for name in own}
+    drawn |= {row.first.federation for row in panels if row.twins}
+    for name in (name for name in FEDERATIONS if name in drawn):
         handles.append(_line2d(reference_look(name), f"{name}, no protection", linewidth=1.0))
     if scene.chance is not None:
         handles.append(_line2d(CHANCE, "chance", linewidth=1.0))

@@ -13,11 +13,9 @@ from fedprivacy.report.footer import Footer
 from fedprivacy.report.palette import CHANCE, HAIRLINE, INK, algorithm_look, reference_look
 from fedprivacy.report.rows import AGAINST_TWIN, Row
 from fedprivacy.report.words import (
-    INFINITE,
     about_epsilon,
     dataset_title,
     epsilon_label,
-    epsilon_text,
     varying,
 )
 
@@ -167,15 +165,24 @@ def _draw_levels(axes: Axes, rows: Sequence[Row]) -> None:
     chance = next((cell.score.chance for row in rows for cell in row.cells if cell.score), None)
     if chance is not None:
         axes.axvline(chance, color=CHANCE.colour, linewidth=1.4, zorder=1)
-    plain = next(
-        (r.score for r in rows if not r.protected and r.first.federation == "fedavg"), None
-    )
-    if plain is not None:
+    plain = [r.score for r in rows if not r.protected and r.first.federation == "fedavg"]
+    if len(plain) == 1 and plain[0] is not None:
         look = reference_look("fedavg")
-        axes.axvline(plain.mean, color=look.colour, linestyle=look.dash, linewidth=0.9, zorder=1)
+        style: dict[str, Any] = {"color": look.colour, "linestyle": look.dash, "linewidth": 0.9}
+        axes.axvline(plain[0].mean, zorder=1, **style)
+    else:
+        _draw_twins(axes, rows)
     for place, (one, other) in enumerate(pairwise(rows)):
         if one.first.algorithm != other.first.algorithm:
             axes.axhline(place + 0.5, color=HAIRLINE, linewidth=0.6, zorder=0)
+
+
+def _draw_twins(axes: Axes, rows: Sequence[Row]) -> None:
+    """The score without protection in each line, where settings have one of their own each."""
+    for place, row in enumerate(rows):
+        if row.twin_score is not None:
+            look, at = reference_look("fedavg"), row.twin_score.mean
+            axes.plot([at, at], [place - 0.42, place + 0.42], color=look.colour, lw=0.9, zorder=3)
 
 
 def _draw_row(axes: Axes, place: int, row: Row) -> None:
@@ -193,14 +200,10 @@ def _draw_row(axes: Axes, place: int, row: Row) -> None:
         markersize=5.5,
         markeredgewidth=1.3,
         color=look.colour,
-        markerfacecolor=look.colour if _proved(row) else "white",
+        markerfacecolor=look.colour if row.proved else "white",
         zorder=4,
         clip_on=False,
     )
-
-
-def _proved(row: Row) -> bool:
-    return row.privacy is not None and epsilon_text(row.privacy) != INFINITE
 
 
 def _write_row(

@@ -94,7 +94,8 @@ def _pixels(png: Path) -> int:
     from PIL import Image
 
     with Image.open(png) as image:
-        return round(image.width * _PER_INCH / DPI)
+        wide: int = image.width
+    return round(wide * _PER_INCH / DPI)
 
 
 def markdown(source: str) -> str:

@@ -78,7 +78,7 @@ def _draw_references(axes: Axes, row: Row, scene: Scene) -> None:
         axes.axhline(score, color=look.colour, linestyle=look.dash, linewidth=1.0)
     twin = global_curve(row.twins)
     if twin.rounds:
-        look = reference_look("fedavg")
+        look = reference_look(row.first.federation)
         style: dict[str, Any] = {"color": look.colour, "linestyle": look.dash, "linewidth": 1.2}
         axes.plot(twin.rounds, twin.mean, zorder=3, **style)  # seen also where both are equal
 

@@ -4,116 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fedprivacy.accounting.units import UNITS, VIEWS, View
 from fedprivacy.pricing.frontier import pareto
-from fedprivacy.report.bounds import measured
 from fedprivacy.report.canvas import new_figure
-from fedprivacy.report.palette import CHANCE, FAINT, HAIRLINE, INK, algorithm_look
+from fedprivacy.report.palette import CHANCE, FAINT, HAIRLINE, INK, algorithm_look, reference_look
+from fedprivacy.report.point_numbers import LEVEL, POINT, number_points
+from fedprivacy.report.price_points import Kind, Point, panels
 from fedprivacy.report.rows import Row
 from fedprivacy.report.words import dataset_title, delta_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Kind = tuple[str, str, View, float]
-"""Unit, neighbouring relation, view, delta."""
-
-Box = tuple[float, float, float, float]
-"""Left, bottom, right and top, in pixels."""
-
 _PANEL_WIDTH, _PANEL_HEIGHT, _LEFT = 4.4, 3.4, 0.62
-_CHARACTER, _LINE, _EXTRAS, _SHADE = 0.066, 0.155, 8, 0.06
-_AROUND = [
-    (dx, dy) for far in (8, 12) for dx, dy in
-    ((far, far - 2), (far, 2 - far), (-far, far - 2), (-far, 2 - far), (0, far + 1), (0, -far - 1),
-     (far + 2, 0), (-far - 2, 0))
-]  # fmt: skip
+_CHARACTER, _LINE, _EXTRAS, _SHADE = 0.066, 0.155, 10, 0.06
 _FEWEST_DECADES = 1.5
-_POINT, _LEVEL = "point-", "level"
 _NOTHING = "<"
 _CEILING: dict[str, Any] = {"marker": 7, "ms": 4.5}
-
-
-@dataclass(frozen=True)
-class Point:
-    """One row in one panel.
-
-    Attributes:
-        row: the cells.
-        epsilon: proved upper bound; ``math.inf`` where nothing is proved.
-        lower: measured lower bound for what the panel is about; None where no audit was.
-        ceiling: the most that its audit could have shown; None where that is not known.
-    """
-
-    row: Row
-    epsilon: float
-    lower: float | None
-    ceiling: float | None = None
-
-
-def panels(rows: Sequence[Row]) -> dict[Kind, list[Point]]:
-    """Points of one dataset by kind of claim.
-
-    Kinds are those of the rows' headlines, and of the strongest view in which a row's unit has a
-    bound. Rows whose claim of that kind is infinite stand in the panel too; none is dropped.
-    """
-    shown = {kind for row in rows if row.protected for kind in _kinds(row.privacy or {})}
-    found: dict[Kind, list[Point]] = {}
-    for row in rows:
-        if not row.protected or row.privacy is None or row.score is None:
-            continue
-        claims = _claims(row.privacy)
-        for kind in shown:
-            epsilon = _claimed(claims, kind)
-            if epsilon is not None:
-                shown_by = measured(row, *kind)
-                lower = None if shown_by is None else shown_by.lower
-                ceiling = None if shown_by is None else shown_by.ceiling
-                found.setdefault(kind, []).append(Point(row, epsilon, lower, ceiling))
-    return dict(sorted(found.items(), key=lambda item: _order(item[0])))
-
-
-def _kinds(privacy: Any) -> list[Kind]:
-    """The headline's kind, and that of the strongest view in which the same unit has a bound."""
-    claims = _claims(privacy)
-    own = [kind for kind in claims if kind[0] == privacy.get("unit")]
-    headline = [kind for kind in own if kind[2] == privacy.get("view")]
-    finite = [kind for kind in own if math.isfinite(claims[kind])]
-    return headline + sorted(finite, key=_order)[:1]
-
-
-def _claims(privacy: Any) -> dict[Kind, float]:
-    claims: dict[Any, float] = {}
-    both = (privacy.get("per_unit") or {}, privacy.get("per_view") or {})
-    for item in (item for claims_of in both for item in claims_of.values()):
-        relation = item.get("neighbouring") or privacy.get("neighbouring")
-        kind = (item["unit"], relation, item["view"], privacy["delta"])
-        infinite = item.get("infinite", True) or item.get("epsilon") is None
-        claims[kind] = math.inf if infinite else float(item["epsilon"])
-    about = tuple(privacy.get(key) for key in ("unit", "neighbouring", "view", "delta"))
-    if None not in about and about not in claims:
-        infinite = privacy.get("infinite", True) or privacy.get("epsilon") is None
-        claims[about] = math.inf if infinite else float(privacy["epsilon"])
-    return claims
-
-
-def _claimed(claims: Mapping[Kind, float], kind: Kind) -> float | None:
-    """What is claimed of that very kind; infinite where nothing is proved of that unit and view.
-
-    An infinite epsilon holds under every relation and delta: there is no proof. A finite one under
-    another relation says nothing here, and None is returned.
-    """
-    if kind in claims:
-        return claims[kind]
-    alike = [value for (u, _, v, _), value in claims.items() if (u, v) == (kind[0], kind[2])]
-    return math.inf if alike and all(map(math.isinf, alike)) else None
-
-
-def _order(kind: Kind) -> tuple[int, int, str, float]:
-    return UNITS.index(kind[0]), VIEWS.index(kind[2]), kind[1], kind[3]
 
 
 def price_list_figure(rows: Sequence[Row], collapse_fraction: float) -> Figure | None:
@@ -141,7 +49,7 @@ def price_list_figure(rows: Sequence[Row], collapse_fraction: float) -> Figure |
         axes = figure.add_subplot(grid[index // columns, index % columns])
         _panel(axes, kind, points, collapse_fraction)
         numbers = {id(row): number for number, row in keys.items()}
-        number_points(axes, [(point, numbers[id(point.row)]) for point in points])
+        number_points(axes, [(f"{POINT}{id(p)}", numbers[id(p.row)]) for p in points])
     title = f"{dataset_title(*rows[0].dataset)}: {rows[0].metric} against proven epsilon"
     figure.suptitle(
         title, x=_LEFT / width, ha="left", y=1 - 0.12 / height, va="top", fontsize=9.5, color=INK
@@ -187,12 +95,18 @@ def _references(axes: Any, points: Sequence[Point], fraction: float) -> float | 
     """Draw the levels of the twins and of chance; the score from which down training collapsed."""
     chance = next((c.score.chance for p in points for c in p.row.cells if c.score), None)
     # Rows of other settings may have other twins: each distinct one has its line.
-    twins = sorted({round(p.row.twin_score.mean, 4) for p in points if p.row.twin_score})
-    for twin in twins:
-        axes.axhline(twin, color=INK, lw=0.9, ls=(0, (6, 2)), zorder=1, gid=_LEVEL)
+    levels = {
+        (round(p.row.twin_score.mean, 4), p.row.first.federation)
+        for p in points
+        if p.row.twin_score
+    }
+    for twin, federation in sorted(levels):
+        look = reference_look(federation)
+        axes.axhline(twin, color=look.colour, lw=0.9, ls=look.dash, zorder=1, gid=LEVEL)
+    twins = sorted(twin for twin, _ in levels)
     if chance is None:
         return None
-    axes.axhline(chance, color=CHANCE.colour, lw=0.8, zorder=1, gid=_LEVEL)
+    axes.axhline(chance, color=CHANCE.colour, lw=0.8, zorder=1, gid=LEVEL)
     return chance + fraction * (twins[-1] - chance) if twins and twins[-1] > chance else None
 
 
@@ -246,54 +160,16 @@ def _point(axes: Any, point: Point, low: float, slot: float, order: int, total: 
     error = score.standard_error or 0.0
     axes.errorbar(
         [x], [score.mean], yerr=[error], fmt=look.marker, color=look.colour, ms=5.5, capsize=2,
-        lw=0.9, mfc=look.colour if point.row.first.schedule == "every_round" else "white", zorder=4,
-    )[0].set_gid(f"{_POINT}{id(point)}")  # fmt: skip
+        lw=0.9, mfc=look.colour if math.isfinite(point.epsilon) else "white", zorder=4,
+    )[0].set_gid(f"{POINT}{id(point)}")  # fmt: skip
 
 
-def number_points(axes: Any, numbered: Sequence[tuple[Point, int]]) -> None:
-    """Write each point's number beside it, clear of markers, numbers and level lines."""
-    from matplotlib.patheffects import withStroke
+def _baseline(federation: str) -> Any:
+    from matplotlib.lines import Line2D
 
-    markers = [line for line in axes.lines if str(line.get_gid()).startswith(_POINT)]
-    places = {line.get_gid(): line.get_xydata()[0] for line in markers}
-    figure = axes.figure
-    scale = figure.dpi / 72
-    spots = {gid: axes.transData.transform(xy) for gid, xy in places.items()}
-    own = {gid: _box(x, y, 5 * scale, 5 * scale) for gid, (x, y) in spots.items()}
-    # A number that is near to another point would be taken for that point's.
-    zones = {gid: _box(x, y, 10 * scale, 12 * scale) for gid, (x, y) in spots.items()}
-    taken = [_strip(axes, line, scale) for line in axes.lines if line.get_gid() == _LEVEL]
-    for point, number in numbered:
-        gid = f"{_POINT}{id(point)}"
-        x, y = spots[gid]
-        wide = (2.3 + 2.6 * len(str(number))) * scale
-        options = [
-            (dx, dy, _box(x + dx * scale, y + dy * scale, wide, 4.5 * scale)) for dx, dy in _AROUND
-        ]
-        near = [zone for other, zone in zones.items() if other != gid] + [own[gid], *taken]
-        dx, dy, box = min(options, key=lambda o: sum(_overlap(o[2], other) for other in near))
-        taken.append(box)
-        axes.annotate(
-            str(number), places[gid], xytext=(dx, dy), textcoords="offset points", ha="center",
-            va="center", fontsize=6.5, color=INK, zorder=6,
-            path_effects=[withStroke(linewidth=1.6, foreground="white")],
-        )  # fmt: skip
-
-
-def _strip(axes: Any, line: Any, scale: float) -> Box:
-    """What a level line takes of a panel, pixels."""
-    _, y = axes.transData.transform((0.0, line.get_ydata()[0]))
-    return axes.bbox.x0, y - scale, axes.bbox.x1, y + scale
-
-
-def _box(x: float, y: float, half_width: float, half_height: float) -> Box:
-    return x - half_width, y - half_height, x + half_width, y + half_height
-
-
-def _overlap(one: Box, other: Box) -> float:
-    wide = min(one[2], other[2]) - max(one[0], other[0])
-    tall = min(one[3], other[3]) - max(one[1], other[1])
-    return max(0.0, wide) * max(0.0, tall)
+    look = reference_look(federation)
+    name = "without protection" + ("" if federation == "fedavg" else f", {federation}")
+    return Line2D([], [], color=look.colour, lw=0.9, ls=look.dash, label=name)
 
 
 def _legend(figure: Figure, keys: Mapping[int, Row], side: float, height: float) -> None:
@@ -302,18 +178,18 @@ def _legend(figure: Figure, keys: Mapping[int, Row], side: float, height: float)
     from matplotlib.patches import Patch
 
     handles: list[Any] = []
+    federations = dict.fromkeys(row.first.federation for row in keys.values() if row.twin_score)
     for number, row in keys.items():
         look = algorithm_look(row.first.algorithm)
-        filled = look.colour if row.first.schedule == "every_round" else "white"
-        mark: dict[str, Any] = {"marker": look.marker, "color": look.colour, "mfc": filled}
+        mark: dict[str, Any] = {"marker": look.marker, "color": look.colour}
         handles.append(Line2D([], [], ls="", label=f"{number}  {row.name}", **mark))
     handles += [
-        Line2D([], [], ls="", marker="o", color=FAINT, mfc="white", label="only in some rounds"),
+        Line2D([], [], ls="", marker="o", color=FAINT, mfc="white", label="nothing proved"),
         Line2D([], [], color=FAINT, lw=1.0, label="not beaten in both"),
         Line2D([], [], color=FAINT, marker="|", ms=7, lw=0.9, label="measured at least"),
         Line2D([], [], ls="", color=FAINT, marker=_NOTHING, ms=4.5, label="measured 0"),
         Line2D([], [], ls="", color=FAINT, label="most it could show", **_CEILING),
-        Line2D([], [], color=INK, lw=0.9, ls=(0, (6, 2)), label="without protection"),
+        *(_baseline(name) for name in federations),
         Line2D([], [], color=CHANCE.colour, lw=0.8, label="chance"),
         Patch(facecolor="#000000", alpha=_SHADE, label="collapse"),
     ]

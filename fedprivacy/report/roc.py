@@ -176,7 +176,7 @@ def _style(row: Row, place: int) -> dict[str, Any]:
     look = look_of(row.first.algorithm, row.first.federation)
     dash = _DASHES.get(row.first.schedule, "-") if row.protected else look.dash
     marker = look.marker if place == 0 else _MARKERS[(place - 1) % len(_MARKERS)]
-    filled = look.colour if place % 2 else "white"
+    filled = look.colour if row.proved else "white"
     return {
         "color": look.colour, "ls": dash, "lw": 1.3, "marker": marker, "ms": 4.2, "mfc": filled,
     }  # fmt: skip

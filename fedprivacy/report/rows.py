@@ -20,7 +20,15 @@ from fedprivacy.pricing.twins import (
     worth,
 )
 from fedprivacy.report.variants import SHARE, by_algorithm, by_schedule, meant_privacy
-from fedprivacy.report.words import ALGORITHMS, FEDERATIONS, SCHEDULES, rank
+from fedprivacy.report.words import (
+    ALGORITHMS,
+    FEDERATIONS,
+    INFINITE,
+    SCHEDULES,
+    UNKNOWN,
+    epsilon_text,
+    rank,
+)
 from fedprivacy.result import CellResult
 
 AGAINST_TWIN = "collapsed against its twin"
@@ -96,6 +104,11 @@ class Row:
         if self.first.federation != "fedavg":
             words.append(self.first.federation)
         return ", ".join(words)
+
+    @property
+    def proved(self) -> bool:
+        """Whether its headline proves anything; where it does not, its markers are hollow."""
+        return epsilon_text(self.privacy) not in (INFINITE, UNKNOWN)
 
     @property
     def dataset(self) -> tuple[str, bool]:

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from fedprivacy.report.bounds import bound_lines, bounds, bounds_csv, measured
-from fedprivacy.report.price_list import panels
+from fedprivacy.report.price_points import panels
 from fedprivacy.report.price_table import measured_text
 from fedprivacy.report.rows import make_rows
 from fedprivacy.tracking.content import metrics

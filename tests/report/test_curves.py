@@ -137,3 +137,31 @@ def test_baselines_alone_and_failures_alone_are_drawn(factory: ModuleType) -> No
     baselines = [factory.make_result("none", federation=f) for f in ("fedavg", "local")]
     assert len(draw(make_rows(baselines)).axes) == 2
     assert len(draw(make_rows([factory.failed_result()])).axes) == 1
+
+
+def test_each_setting_has_the_baselines_of_its_own(factory: ModuleType) -> None:
+    cells = []
+    for size, reached in (("demo", 0.3), ("full", 0.7)):
+        config = {"dataset.size": size}
+        cells.append(factory.make_result("dpsgd", config=config))
+        cells.append(factory.make_result("none", config=config))
+        local = {"federation": "local", "config": config, "reached": reached}
+        cells.append(factory.make_result("none", **local))
+    rows = make_rows(cells)
+    figure = draw(rows)
+    for size in ("demo", "full"):
+        [row] = [r for r in rows if r.first.federation == "local" and size in r.variant]
+        axes = panel(figure, f"dpsgd size={size}, every_round")
+        dotted = [line for line in axes.lines if len(set(line.get_ydata())) == 1]
+        levels = {float(line.get_ydata()[0]) for line in dotted}
+        others = {r.score.mean for r in rows if r.first.federation == "local"} - {row.score.mean}
+        assert row.score.mean in levels
+        assert not others & levels
+
+
+def test_a_twin_of_each_site_alone_looks_like_the_baseline_that_it_is(factory: ModuleType) -> None:
+    cells = [factory.make_result(name, federation="local") for name in ("dpsgd", "none")]
+    figure = draw(make_rows(cells))
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "local, no protection" in names
+    assert "fedavg, no protection" not in names

@@ -173,3 +173,18 @@ def test_the_overview_of_two_sweeps_stays_readable(
     figure = draw(overview_figure, make_rows([*factory.demo_results(), *cells]))
     check_layout(figure)
     assert figure.get_figwidth() <= 14
+
+
+def test_rows_of_two_federations_are_told_apart(factory: ModuleType, check_layout: Check) -> None:
+    cells = [
+        audited(claims(factory.make_result(name, federation=federation), None), 1.0)
+        for name in ("none", "dpsgd")
+        for federation in ("fedavg", "local")
+    ]
+    figure = draw(audit_figure, make_rows(cells))
+    check_layout(figure)
+    names = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert sorted(names) == [
+        "dpsgd, every_round", "dpsgd, every_round, local", "without protection",
+        "without protection, local",
+    ]  # fmt: skip

@@ -9,7 +9,8 @@ from types import ModuleType
 import pytest
 
 from fedprivacy.report.audit_figure import audit_figure, falsified
-from fedprivacy.report.price_list import panels, price_list_figure
+from fedprivacy.report.price_list import price_list_figure
+from fedprivacy.report.price_points import panels
 from fedprivacy.report.price_table import NO_BOUND, clinician, price_tables, price_text
 from fedprivacy.report.rows import make_rows
 
@@ -111,3 +112,43 @@ def test_audits_are_drawn_and_counted(factory: ModuleType) -> None:
     assert axes.get_xticklabels()[-1].get_text() == "infinite"
     assert audit_figure(make_rows([factory.make_result("none")])) is None
     assert falsified([]) == ""
+
+
+def test_what_is_infinite_for_a_record_stands_in_every_panel_of_records(
+    factory: ModuleType,
+) -> None:
+    """Nothing proved is nothing proved, whatever relation it was asked for; a number is not."""
+    dpsgd = stated(factory.make_result("dpsgd"), "record", "zero_out",
+                   {"server_updates": 8.0, "aggregate": 8.0, "final_model": 8.0})  # fmt: skip
+    views = {"server_updates": None, "aggregate": None, "final_model": None}
+    audit = {"epsilon_lower": 2.5, "ceiling": 3.0, "confidence": 0.95, "delta": 1e-5,
+             "unit": "record", "neighbouring": "zero_out", "view": "server_updates"}  # fmt: skip
+    raw, bounded = (
+        stated(factory.make_result(name), "site", "replace_one", views)
+        for name in ("svt", "gaussian")
+    )
+    for number, (cell, epsilon) in enumerate(((raw, None), (bounded, 24.0))):
+        record = claim("record", "replace_one", "server_updates", epsilon)
+        changed = {**cell.privacy, "per_unit": {"record": record}}
+        both = replace(cell, privacy=changed, audit=audit)
+        raw, bounded = (both, bounded) if number == 0 else (raw, both)
+    found = panels(make_rows([dpsgd, raw, bounded]))
+    record = {p.row.first.algorithm: p for p in found["record", "zero_out", "server_updates", 1e-5]}
+    assert set(record) == {"dpsgd", "svt"}, "24 under another relation says nothing here"
+    assert math.isinf(record["svt"].epsilon)
+    assert (record["svt"].lower, record["svt"].ceiling) == (2.5, 3.0)
+
+
+def test_the_zone_of_collapse_reaches_down_and_hollow_means_nothing_proved(rows) -> None:
+    figure = price_list_figure(rows, 0.2)
+    for axes in figure.axes:
+        bottom = axes.get_ylim()[0]
+        for patch in axes.patches:
+            assert patch.get_extents().y0 <= axes.transData.transform((0, bottom))[1] + 1
+        points = [line for line in axes.lines if str(line.get_gid()).startswith("point-")]
+        infinite = axes.get_xticks()[-1]
+        for line in points:
+            hollow = line.get_markerfacecolor() == "white"
+            assert hollow == (abs(line.get_xdata()[0] - infinite) < 0.2)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert {"nothing proved", "measured 0", "collapse"} < set(names)

@@ -1,0 +1,69 @@
+"""Numbers beside the points of a picture, where they cover nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fedprivacy.report.palette import INK
+
+Box = tuple[float, float, float, float]
+"""Left, bottom, right and top, in pixels."""
+
+POINT, LEVEL = "point-", "level"
+_AROUND = [
+    (dx, dy) for far in (8, 12) for dx, dy in
+    ((far, far - 2), (far, 2 - far), (-far, far - 2), (-far, 2 - far), (0, far + 1), (0, -far - 1),
+     (far + 2, 0), (-far - 2, 0))
+]  # fmt: skip
+
+
+def number_points(axes: Any, numbered: Sequence[tuple[str, int]]) -> None:
+    """Write each point's number beside it, clear of markers, numbers and level lines.
+
+    Args:
+        axes: with the points, and lines named ``LEVEL``.
+        numbered: the name (gid) of each point's marker, which begins with ``POINT``, and its
+            number.
+    """
+    from matplotlib.patheffects import withStroke
+
+    markers = [line for line in axes.lines if str(line.get_gid()).startswith(POINT)]
+    places = {line.get_gid(): line.get_xydata()[0] for line in markers}
+    figure = axes.figure
+    scale = figure.dpi / 72
+    spots = {gid: axes.transData.transform(xy) for gid, xy in places.items()}
+    own = {gid: _box(x, y, 5 * scale, 5 * scale) for gid, (x, y) in spots.items()}
+    # A number that is near to another point would be taken for that point's.
+    zones = {gid: _box(x, y, 10 * scale, 12 * scale) for gid, (x, y) in spots.items()}
+    taken = [_strip(axes, line, scale) for line in axes.lines if line.get_gid() == LEVEL]
+    for gid, number in numbered:
+        x, y = spots[gid]
+        wide = (2.3 + 2.6 * len(str(number))) * scale
+        options = [
+            (dx, dy, _box(x + dx * scale, y + dy * scale, wide, 4.5 * scale)) for dx, dy in _AROUND
+        ]
+        near = [zone for other, zone in zones.items() if other != gid] + [own[gid], *taken]
+        dx, dy, box = min(options, key=lambda o: sum(_overlap(o[2], other) for other in near))
+        taken.append(box)
+        axes.annotate(
+            str(number), places[gid], xytext=(dx, dy), textcoords="offset points", ha="center",
+            va="center", fontsize=6.5, color=INK, zorder=6,
+            path_effects=[withStroke(linewidth=1.6, foreground="white")],
+        )  # fmt: skip
+
+
+def _strip(axes: Any, line: Any, scale: float) -> Box:
+    """What a level line takes of a panel, pixels."""
+    _, y = axes.transData.transform((0.0, line.get_ydata()[0]))
+    return axes.bbox.x0, y - scale, axes.bbox.x1, y + scale
+
+
+def _box(x: float, y: float, half_width: float, half_height: float) -> Box:
+    return x - half_width, y - half_height, x + half_width, y + half_height
+
+
+def _overlap(one: Box, other: Box) -> float:
+    wide = min(one[2], other[2]) - max(one[0], other[0])
+    tall = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0.0, wide) * max(0.0, tall)
