@@ -23,7 +23,14 @@ from fedprivacy.report.page import (
     table,
     text,
 )
-from fedprivacy.report.price_table import COLUMNS, PriceTable, notes, price_tables, verdict_text
+from fedprivacy.report.price_table import (
+    COLUMNS,
+    PriceTable,
+    clinician_lines,
+    notes,
+    price_tables,
+    verdict_text,
+)
 from fedprivacy.report.rerun import NOTE as RERUN
 from fedprivacy.report.rerun import command
 from fedprivacy.report.roc import Attack, attack_lines
@@ -169,10 +176,7 @@ def _price_table(one: PriceTable) -> str:
         for name in COLUMNS
         if name != "clinician" and any(line[name] != MISSING for line in one.lines)
     ]
-    said = "".join(
-        paragraph(f"{line['algorithm']}, {line['schedule']}: {line['clinician']}.")
-        for line in one.lines
-    )
+    said = "".join(map(paragraph, clinician_lines(one)))
     missing = "".join(paragraph(f"Not priced: {why}.", "note") for why in one.missing)
     return f"<h3>{text(one.title)}</h3>{table(one.lines, columns, one.values)}{said}{missing}"
 

@@ -27,6 +27,7 @@ from fedprivacy.report.words import (
 COLUMNS = (
     "algorithm",
     "schedule",
+    "federation",
     "score lost",
     "epsilon proved",
     "of one",
@@ -97,9 +98,7 @@ def price_tables(rows: Sequence[Row], prices: Mapping[str, Price]) -> list[Price
                 lines=tuple(_line(row, price) for row, price in found),
                 values=tuple(_values(price) for _, price in found),
                 differs=tuple(sorted(keys)),
-                missing=tuple(
-                    dict.fromkeys(why for row, one in found for why in _missing(row, one))
-                ),
+                missing=_missing(found),
             )
         )
     return tables
@@ -112,11 +111,14 @@ def notes(tables: Sequence[PriceTable]) -> list[str]:
     return [*NOTES, *([star] if keys else [])]
 
 
-def _missing(row: Row, price: Price) -> list[str]:
-    """What of a row could not be priced, and why."""
-    name = f"{row.algorithm}, {row.schedule}"
-    reasons = [*price.reasons, *([price.data_loss.reason] if price.data_loss.reason else [])]
-    return [f"{name}: {reason}" for reason in reasons]
+def _missing(found: Sequence[tuple[Row, Price]]) -> tuple[str, ...]:
+    """What could not be priced and why, each reason once, behind the rows that it is true of."""
+    said: dict[str, list[str]] = {}
+    for row, price in found:
+        lost = [price.data_loss.reason] if price.data_loss.reason else []
+        for reason in (*price.reasons, *lost):
+            said.setdefault(reason, []).append(row.name)
+    return tuple(f"{'; '.join(dict.fromkeys(names))}: {why}" for why, names in said.items())
 
 
 def _values(price: Price) -> dict[str, float]:
@@ -131,6 +133,7 @@ def _line(row: Row, price: Price) -> dict[str, str]:
     return {
         "algorithm": row.algorithm,
         "schedule": row.schedule,
+        "federation": row.first.federation,
         "score lost": _interval(price.score_lost) + ("*" if price.twin_differs else ""),
         "epsilon proved": views_text(row.privacy),
         "of one": ", ".join(str(word) for word in [*about, delta] if word) or MISSING,
@@ -222,14 +225,23 @@ def _percent(cap: float) -> str:
     return f"{math.ceil(percent * 10**digits - 1e-9) / 10**digits:.{digits}f}"
 
 
+def clinician_lines(table: PriceTable) -> list[str]:
+    """What a clinician can read, each sentence once, behind the protections that it is true of."""
+    said: dict[str, list[str]] = {}
+    for line in table.lines:
+        name = f"{line['algorithm']}, {line['schedule']}, {line['federation']}"
+        said.setdefault(line["clinician"], []).append(name)
+    return [f"{'; '.join(names)}: {sentence}." for sentence, names in said.items()]
+
+
 def price_text(tables: Sequence[PriceTable]) -> str:
     """The tables for a terminal: a block for each protection, since the sentences are long."""
     lines: list[str] = []
     for table in tables:
         lines += [table.title, "=" * len(table.title)]
         for line in table.lines:
-            lines.append(f"{line['algorithm']}, {line['schedule']}")
-            lines += [f"  {key}: {line[key]}" for key in COLUMNS[2:] if line[key] != MISSING]
+            lines.append(", ".join(line[key] for key in COLUMNS[:3]))
+            lines += [f"  {key}: {line[key]}" for key in COLUMNS[3:] if line[key] != MISSING]
         lines += [f"not priced: {why}" for why in table.missing]
         lines.append("")
     said = [text for note in notes(tables) for text in textwrap.wrap(note, 110)]
