@@ -44,10 +44,15 @@ class Interval:
 
     def text(self, digits: int = 3) -> str:
         """``0.021 [0.010, 0.032] (n=5)``, or the value with ``n = 1, no interval``."""
+        value = _fixed(self.value, digits)
         if self.low is None or self.high is None:
-            return f"{self.value:.{digits}f} ({NO_INTERVAL})"
-        ends = f"[{self.low:.{digits}f}, {self.high:.{digits}f}]"
-        return f"{self.value:.{digits}f} {ends} (n={self.n})"
+            return f"{value} ({NO_INTERVAL})"
+        return f"{value} [{_fixed(self.low, digits)}, {_fixed(self.high, digits)}] (n={self.n})"
+
+
+def _fixed(value: float, digits: int) -> str:
+    """With that many digits; what rounds to 0 has no sign."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def paired_mean(values: Sequence[float]) -> Interval | None:

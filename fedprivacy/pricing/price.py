@@ -171,8 +171,19 @@ def _rate(
         return None, NO_PROOF
     if lost is None:
         return None, NO_TWIN if paired == 0 else NO_SCORE
-    rate = lost.value / bought
+    rate = exchange_rate(lost.value, bought)
     return rate, f"{rate:.3f} of score for the whole of an attacker's advantage"
+
+
+def exchange_rate(lost: float, bought: float) -> float:
+    """Score lost for the whole of an attacker's advantage.
+
+    Args:
+        lost: of the non-private score.
+        bought: above 0: one less the largest advantage (``caps.max_advantage``) that the proof
+            leaves any attacker.
+    """
+    return lost / bought
 
 
 def gain_left(cell: CellResult, local: CellResult) -> float | None:

@@ -34,11 +34,11 @@ COMMAND = "fedprivacy run +sweeps=article"
 SMALL_LOSS = 0.02
 RULES = (
     "Rules: a figure is a mean over seeds of differences paired by seed, with a 95 % bootstrap "
-    "interval. An observation agrees, or does not, where the whole interval says so. Where the "
-    "interval holds both answers, or there is one seed, nothing is settled: of made-up records "
-    "that reads a stand-in cannot tell. What made-up records do say is of them, not of patients. "
-    "Pairs agree in every setting but the one compared; where cells of several settings fit, none "
-    "is chosen and nothing is settled."
+    "interval. An observation agrees, or does not, where all of it says so, and all of Student's "
+    "interval, which is longer with few seeds. Where one of them holds both answers, or there is "
+    "one seed, nothing is settled: of made-up records that reads a stand-in cannot tell. What "
+    "made-up records do say is of them, not of patients. Pairs agree in every setting but the one "
+    "compared; where cells of several settings fit, none is chosen and nothing is settled."
 )
 CASES = ("ixi_tiny", "breast_density", "higgs")
 
