@@ -115,6 +115,8 @@ def _recorded(
     records, scalars = _AT_ONCE[name]
     fitting = min(records, scalars // max(1, math.prod(record or ()))) // contribution.views
     largest = power_of_two(max(1, physical_batch or fitting))
-    engine = _RECORDABLE[name](model, loss, chunk=largest, contribution=contribution)
+    make = _RECORDABLE[name]
+    engine = make(model, loss, chunk=largest, contribution=contribution)
+    otherwise = make(model, loss, chunk=physical_batch, contribution=contribution)
     kind = (loss, contribution.clipping.name, contribution.views)
-    return RecordedEngine(engine, model, kind, largest)
+    return RecordedEngine(engine, model, kind, largest, otherwise)

@@ -60,13 +60,15 @@ class RecordedEngine:
     """Gives what ``engine`` gives; see the module.
 
     Recordings outlive the engine: they belong to the model, its weights' place in memory, its
-    layers' modes and the shapes. A model that cannot be recorded is left to ``engine``.
+    layers' modes and the shapes. What cannot be recorded, or has no room, is left to
+    ``otherwise``.
 
     Args:
         engine: over ``model``, whose sums of ``largest`` records are one piece of work.
         model: on the GPU.
         kind: what else the work depends on: the loss, the clipping rule, the views.
         largest: records at a time, a power of two.
+        otherwise: gives the same sums unrecorded, with less memory; None: ``engine``.
         recorder: what makes work repeatable; None: ``cuda_graph``.
     """
 
@@ -76,9 +78,11 @@ class RecordedEngine:
         model: nn.Module,
         kind: tuple[object, ...],
         largest: int,
+        otherwise: Recordable | None = None,
         recorder: Recorder | None = None,
     ) -> None:
         self._engine, self._model, self._largest = engine, model, largest
+        self._otherwise = otherwise or engine
         self._kind, self._recorder = (engine.name, *kind), recorder or cuda_graph
         self.name = f"{engine.name}, recorded"
 
@@ -90,14 +94,14 @@ class RecordedEngine:
             part = slice(start, start + size)
             recording = self._recording(x[part], y[part])
             if recording is None:
-                return self._engine.clipped_sum(x, y, max_norm)
+                return self._otherwise.clipped_sum(x, y, max_norm)
             recording.x.copy_(x[part])
             recording.y.copy_(y[part])
             recording.bound.fill_(max_norm)
             recording.replay()
             found = _plus(found, recording.result)
             start += size
-        return found or self._engine.clipped_sum(x, y, max_norm)
+        return found or self._otherwise.clipped_sum(x, y, max_norm)
 
     def _recording(self, x: torch.Tensor, y: torch.Tensor) -> Recording | None:
         of_model = _recordings.setdefault(self._model, {})

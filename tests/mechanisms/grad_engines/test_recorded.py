@@ -54,7 +54,7 @@ def of(model: nn.Module, contribution: Contribution = PLAIN, largest: int = 8) -
     engine = BookkeepingEngine(model, BINARY, chunk=largest, contribution=contribution)
     tape = Tape()
     kind = (BINARY, contribution.clipping.name, contribution.views)
-    return RecordedEngine(engine, model, kind, largest, tape), tape
+    return RecordedEngine(engine, model, kind, largest, recorder=tape), tape
 
 
 def same(got: ClippedSum, expected: ClippedSum) -> None:
@@ -142,7 +142,9 @@ def test_work_that_cannot_be_recorded_is_done_by_the_engine(
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     model, (x, y) = small_mlp(), table()
-    engine = RecordedEngine(BookkeepingEngine(model, BINARY), model, (), 8, refuse)
+    lean = BookkeepingEngine(model, BINARY, chunk=3)
+    engine = RecordedEngine(BookkeepingEngine(model, BINARY), model, (), 8, lean, refuse)
+    assert engine._otherwise is lean
     expected = LoopEngine(model, BINARY).clipped_sum(x, y, 0.3)
     with caplog.at_level(logging.WARNING, logger="fedprivacy"):
         for _ in range(2):
@@ -182,6 +184,8 @@ def test_records_at_a_time_on_a_gpu(
     engine: Any = _recorded(name, small_mlp(), BINARY, contribution, physical, record)
     assert engine._largest == largest
     assert engine._engine._chunk == largest
+    assert engine._otherwise is not engine._engine
+    assert physical is None or engine._otherwise._chunk == physical
 
 
 def test_on_the_cpu_nothing_is_recorded() -> None:
@@ -248,5 +252,5 @@ def test_vmap_can_be_recorded_too() -> None:
     model, loss = DensityCnn(1, [4], 2, 3), MULTICLASS
     x = torch.randn(5, 1, 9, 9, generator=torch.Generator().manual_seed(2))
     y = torch.arange(5) % 3
-    engine = RecordedEngine(VmapEngine(model, loss, chunk=4), model, (loss,), 4, Tape())
+    engine = RecordedEngine(VmapEngine(model, loss, chunk=4), model, (loss,), 4, recorder=Tape())
     same(engine.clipped_sum(x, y, 0.2), LoopEngine(model, loss).clipped_sum(x, y, 0.2))
