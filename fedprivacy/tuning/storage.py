@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 JOURNAL = "study.log"
 _LOCK = "study.lock"
 _ATTEMPTS = 8
+_PATIENCE_S = 30
+"""How long a lock may stand before it is that of a worker that died."""
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +36,18 @@ def open_storage(conf: TuningConf) -> BaseStorage:
     """
     import optuna
     from optuna.storages import JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
     # What a user must know of a trial, our own progress line says.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if conf.storage is None:
         folder = Path(conf.dir)
         folder.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+        # In whole: a lock is a link to the file, and Optuna breaks that of a worker that was killed
+        # only where the link, which it follows from the lock's own folder, leads to the file.
+        path = str((folder / JOURNAL).resolve())
+        lock = JournalFileSymlinkLock(path, _PATIENCE_S)
+        return JournalStorage(JournalFileBackend(path, lock_obj=lock))
     if "://" not in conf.storage:
         raise ConfigError(
             "tuning.storage",
