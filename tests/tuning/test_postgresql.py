@@ -46,7 +46,7 @@ def test_workers_share_a_database_and_outlive_one_that_is_killed(
     storage = [f"tuning.storage={url}"]
     words = [*storage, "tuning.name=first", "tuning.n_trials=2", "tuning.confirm=0"]
     together = [
-        processes.start(*words, f"tuning.dir=outputs/{number}", "tuning.floor=0.5")
+        processes.start(*words, f"tuning.dir=outputs/worker{number}", "tuning.floor=0.5")
         for number in range(2)
     ]
     said = [worker.communicate(timeout=240)[0] for worker in together]
