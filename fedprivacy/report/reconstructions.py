@@ -15,7 +15,7 @@ from fedprivacy.report.audit_figure import record_epsilon
 from fedprivacy.report.canvas import new_figure
 from fedprivacy.report.palette import INK
 from fedprivacy.report.rows import Row
-from fedprivacy.report.words import dataset_title, epsilon_text
+from fedprivacy.report.words import about_epsilon, dataset_title, epsilon_label, varying
 from fedprivacy.result import cell_folders
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 RECONSTRUCTIONS_FILE = "reconstructions.npz"
 _MOST_LINES, _SHOWN, _WRAP = 11, 4, 38
 _CHARACTER, _TILE, _HEAD, _TITLE_CHARACTER = 0.068, 0.95, 0.62, 0.076
+_SMALL_CHARACTER, _SMALL_LINE = 0.058, 0.14
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
 
@@ -65,10 +66,12 @@ def reconstruction_figures(rows: Sequence[Row], pairs: Mapping[str, Pair]) -> li
         pairs: by ``cell_id``; of a row, the first seed that has one is shown.
     """
     found = [(row, pair) for row in rows if (pair := _pair(row, pairs)) is not None]
-    groups = _by_originals(sorted(found, key=lambda item: _rank(item[0])))
+    protected = [row.privacy for row, _ in found if row.protected and row.privacy]
+    about, keys = about_epsilon(protected), varying(protected)
+    groups = _by_originals(sorted(found, key=lambda item: _rank(item[0])), keys)
     pages = _pages(groups)
     return [
-        _figure(page, dataset_title(*rows[0].dataset), (number, len(pages)))
+        _figure(page, dataset_title(*rows[0].dataset), (number, len(pages)), about)
         for number, page in enumerate(pages, start=1)
     ]
 
@@ -78,7 +81,7 @@ def _pair(row: Row, pairs: Mapping[str, Pair]) -> Pair | None:
     return next((pair for pair in each if pair[0].ndim > 2), None)
 
 
-def _by_originals(found: Sequence[tuple[Row, Pair]]) -> list[list[_Line]]:
+def _by_originals(found: Sequence[tuple[Row, Pair]], keys: Sequence[str]) -> list[list[_Line]]:
     """The originals, then the rows that were reconstructed from them."""
     groups: list[list[_Line]] = []
     for row, (originals, images) in found:
@@ -86,7 +89,7 @@ def _by_originals(found: Sequence[tuple[Row, Pair]]) -> list[list[_Line]]:
         grey = float(originals.min()), float(originals.max())
         if own is None:
             groups.append(own := [_Line("originals", originals, grey)])
-        own.append(_Line(_label(row), images, grey))
+        own.append(_Line(_label(row, keys), images, grey))
     return groups
 
 
@@ -104,7 +107,7 @@ def _pages(groups: Sequence[Sequence[_Line]]) -> list[list[_Line]]:
     return pages if groups else []
 
 
-def _figure(lines: Sequence[_Line], dataset: str, page: tuple[int, int]) -> Figure:
+def _figure(lines: Sequence[_Line], dataset: str, page: tuple[int, int], about: str) -> Figure:
     columns = min(_SHOWN, max(len(line.images) for line in lines))
     title = [f"{dataset}: reconstructed from", "one update of one record, after the protection"]
     if page[1] > 1:
@@ -113,11 +116,13 @@ def _figure(lines: Sequence[_Line], dataset: str, page: tuple[int, int]) -> Figu
     left = 0.25 + _CHARACTER * longest
     wide = max(len(part) for part in title)
     width = max(left + _TILE * columns + 0.08, 0.2 + _TITLE_CHARACTER * wide)
-    height = _HEAD + (_TILE + 0.03) * len(lines) + 0.08
+    notes = textwrap.wrap(about, int((width - 0.2) / _SMALL_CHARACTER))
+    foot = 0.08 + _SMALL_LINE * len(notes)
+    height = _HEAD + (_TILE + 0.03) * len(lines) + foot
     figure = new_figure(width, height)
     grid = figure.add_gridspec(
         len(lines), columns, left=left / width, right=(left + _TILE * columns) / width,
-        top=1 - _HEAD / height, bottom=0.08 / height, hspace=0.06, wspace=0.06,
+        top=1 - _HEAD / height, bottom=foot / height, hspace=0.06, wspace=0.06,
     )  # fmt: skip
     for place, line in enumerate(lines):
         for column, image in enumerate(line.images[:columns]):
@@ -129,7 +134,9 @@ def _figure(lines: Sequence[_Line], dataset: str, page: tuple[int, int]) -> Figu
                     -0.12, 0.5, line.label, transform=axes.transAxes, ha="right", va="center",
                     fontsize=8, color=INK,
                 )  # fmt: skip
-    figure.text(0.1 / width, 1 - 0.1 / height, "\n".join(title), va="top", fontsize=9, color=INK)
+    text: dict[str, Any] = {"color": INK}
+    figure.text(0.1 / width, 1 - 0.1 / height, "\n".join(title), va="top", fontsize=9, **text)
+    figure.text(0.1 / width, 0.06 / height, "\n".join(notes), fontsize=7, **text)
     return figure
 
 
@@ -139,9 +146,10 @@ def _slice(image: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(first if first.ndim == 2 else first[len(first) // 2])
 
 
-def _label(row: Row) -> str:
-    words = textwrap.wrap(row.name, _WRAP)
-    return "\n".join([*words, f"ε {epsilon_text(row.privacy)}"] if row.protected else words)
+def _label(row: Row, keys: Sequence[str]) -> str:
+    """Its name and, with what must stand beside it, its epsilon."""
+    proved = textwrap.wrap(epsilon_label(row.privacy, keys), _WRAP) if row.protected else []
+    return "\n".join([*textwrap.wrap(row.name, _WRAP), *proved])
 
 
 def _rank(row: Row) -> float:

@@ -45,6 +45,10 @@ def test_both_federations_are_named_and_nothing_is_cut(factory: ModuleType) -> N
     assert found[0] == "originals"
     assert {"without protection", "without protection, local"} < set(found)
     assert len(set(found)) == len(found) == 5
+    notes = figure.texts[1].get_text().replace("\n", " ")
+    assert "proven upper bound" in notes
+    assert "zero_out" in notes
+    assert "δ=1e-5" in notes
     texts = [*figure.texts, *(text for axes in figure.axes for text in axes.texts)]
     boxes = [text.get_window_extent() for text in texts]
     assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
