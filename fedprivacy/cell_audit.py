@@ -93,7 +93,11 @@ _SAVED = {"server": "server_updates", "aggregate": "aggregate", "final": "final_
 def _reconstruction(
     config: CellConfig, runtime: CellRuntime, folder: Path
 ) -> dict[str, Any] | None:
-    """Attack records of the first site in the round that protects them least."""
+    """Attack records of the first site under the protection of the round that has the least.
+
+    At the weights that training begins with, whichever round that is: they are public, and those
+    of a later round would have to be kept for every site.
+    """
     if config.audit.name != "full":
         return None
     number = weakest_round(runtime.strengths)
@@ -125,6 +129,7 @@ def _reconstruction(
     return {
         **found.to_json(),
         "round": number,
+        "weights": "initial",
         "strength": runtime.strengths[number - 1],
         "site": node.name,
         "file": RECONSTRUCTIONS_FILE,

@@ -27,8 +27,9 @@ ANALYTIC, OPTIMISED = "first linear layer, least squares", "gradient matching, A
 RECOGNISED_ERROR, RECOGNISED_SSIM, RECOGNISED_LEAKAGE = 0.1, 0.5, 0.1
 KNOWS = (
     "One update of one record, one step, as it left the site after the protection; the weights it "
-    "started from, the model, the learning rate, the label and the range of the values. A public "
-    "prior (the mean of held-out records) is what the attacker has without it."
+    "started from, which are those that training begins with, the model, the learning rate, the "
+    "label and the range of the values. A public prior (the mean of held-out records) is what the "
+    "attacker has without it."
 )
 ABOUT = (
     "A reconstruction proves that records leak; a failed one proves nothing, as another attack may "
@@ -127,7 +128,7 @@ def reconstruct(
         mechanism: of the cell; with DP-SGD the record is in the one step for certain and the sum
             is not divided, the attacker's best case at the cell's clip and noise.
         task_of: a round at a site that holds one record (``(1, ...)``, its target, a number that
-            tells victims apart), its model at the weights of that round.
+            tells victims apart), its model at the weights that training begins with.
         victims: whom to attack.
         steps: of an attack by optimisation.
 

@@ -25,7 +25,7 @@ from fedprivacy.report.matching import (
 )
 from fedprivacy.report.price_table import measured_text
 from fedprivacy.report.rows import Row
-from fedprivacy.report.words import MISSING, epsilon_text, protected_text
+from fedprivacy.report.words import MISSING, claim_text, delta_text, epsilon_text, protected_text
 from fedprivacy.result import CellResult
 
 AGREES, DISAGREES = "agrees", "does not"
@@ -283,6 +283,7 @@ def unsaid(rows: Sequence[Row], prices: dict[str, Price]) -> list[dict[str, str]
                 "setting": row.algorithm,
                 "score lost": lost,
                 "proof bought": epsilon_text(privacy),
+                "of one": claim_text(privacy),
                 "protected rounds alone": protected_text(privacy),
                 "what-if, no guarantee": _supposed(row.cells),
                 "measured": measured_text(row),
@@ -304,7 +305,8 @@ def _supposed(cells: Sequence[CellResult]) -> str:
     if not figures:
         return MISSING
     worst = max(figures, key=lambda figure: float(figure["epsilon"]))
-    text = f"epsilon {worst['epsilon']:.4g} (mu {worst['mu']:.4g})"
+    about = f"one {worst['unit']}, {worst['neighbouring']}, delta {delta_text(worst['delta'])}"
+    text = f"epsilon {worst['epsilon']:.4g} (mu {worst['mu']:.4g}) of {about}"
     if len(cells) == 1:
         return text
     among = "" if len(figures) == len(cells) else f" {len(figures)} of"

@@ -37,6 +37,7 @@ from fedprivacy.report.roc import Attack, attack_lines
 from fedprivacy.report.rows import AGAINST_TWIN, Row
 from fedprivacy.report.words import (
     MISSING,
+    claim_text,
     dataset_text,
     epsilon_text,
     protected_text,
@@ -226,8 +227,9 @@ def _reconstruction(rows: Sequence[Row], pictures: Mapping[str, Sequence[tuple[P
                     "dataset": dataset_text(*row.dataset),
                     "seed": str(cell.seed),
                     "epsilon proved": epsilon_text(cell.privacy),
+                    "of one": claim_text(cell.privacy),
                     "attack": str(found.get("attack")),
-                    "round attacked": str(found.get("round")),
+                    "protected as round": str(found.get("round")),
                     "recognised": f"{found.get('recognised')} of {found.get('victims')}",
                     "best similarity": f"{found.get('best_similarity'):.3f}",
                     "largest RDLV": "undefined" if best is None else f"{best:.3f}",
@@ -236,8 +238,9 @@ def _reconstruction(rows: Sequence[Row], pictures: Mapping[str, Sequence[tuple[P
     if not lines:
         return ""
     about = paragraph(
-        "The attacker has one update of one record, as it left the site after the protection, and "
-        "knows the weights, the model and the learning rate. RDLV: relative data leakage value "
+        "The attacker has one update of one record, as it left the site after the protection of "
+        "the round that protects least, from the weights that training begins with, and knows "
+        "these, the model and the learning rate. RDLV: relative data leakage value "
         "(Hatamizadeh et al. 2023); 0 is no better than a public prior. A failed attack proves "
         "nothing.",
         "note",

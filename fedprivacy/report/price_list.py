@@ -54,7 +54,8 @@ def price_list_figure(rows: Sequence[Row], collapse_fraction: float) -> Figure |
     figure.suptitle(
         title, x=_LEFT / width, ha="left", y=1 - 0.12 / height, va="top", fontsize=9.5, color=INK
     )
-    _legend(figure, keys, side / width, height)
+    proved = {id(p.row) for own in found.values() for p in own if math.isfinite(p.epsilon)}
+    _legend(figure, keys, proved, side / width, height)
     return figure
 
 
@@ -172,8 +173,10 @@ def _baseline(federation: str) -> Any:
     return Line2D([], [], color=look.colour, lw=0.9, ls=look.dash, label=name)
 
 
-def _legend(figure: Figure, keys: Mapping[int, Row], side: float, height: float) -> None:
-    """Every row by its number, then what lines and fillings mean."""
+def _legend(
+    figure: Figure, keys: Mapping[int, Row], proved: set[int], side: float, height: float
+) -> None:
+    """Every row by its number, filled where some panel proves it, then what lines mean."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -181,7 +184,8 @@ def _legend(figure: Figure, keys: Mapping[int, Row], side: float, height: float)
     federations = dict.fromkeys(row.first.federation for row in keys.values() if row.twin_score)
     for number, row in keys.items():
         look = algorithm_look(row.first.algorithm)
-        mark: dict[str, Any] = {"marker": look.marker, "color": look.colour}
+        filled = look.colour if id(row) in proved else "white"
+        mark: dict[str, Any] = {"marker": look.marker, "color": look.colour, "mfc": filled}
         handles.append(Line2D([], [], ls="", label=f"{number}  {row.name}", **mark))
     handles += [
         Line2D([], [], ls="", marker="o", color=FAINT, mfc="white", label="nothing proved"),

@@ -16,8 +16,8 @@ from fedprivacy.report.bounds import alike
 from fedprivacy.report.rows import Row
 from fedprivacy.report.words import (
     MISSING,
+    claim_text,
     dataset_title,
-    delta_text,
     number_text,
     protected_text,
     rank,
@@ -127,16 +127,13 @@ def _values(price: Price) -> dict[str, float]:
 
 
 def _line(row: Row, price: Price) -> dict[str, str]:
-    privacy = row.privacy or {}
-    about = [privacy.get("unit"), privacy.get("neighbouring"), privacy.get("view")]
-    delta = f"delta {delta_text(privacy.get('delta'))}" if privacy else ""
     return {
         "algorithm": row.algorithm,
         "schedule": row.schedule,
         "federation": row.first.federation,
         "score lost": _interval(price.score_lost) + ("*" if price.twin_differs else ""),
         "epsilon proved": views_text(row.privacy),
-        "of one": ", ".join(str(word) for word in [*about, delta] if word) or MISSING,
+        "of one": claim_text(row.privacy),
         "protected rounds": protected_text(row.privacy),
         "epsilon measured": measured_text(row),
         "exchange rate": price.exchange_text,

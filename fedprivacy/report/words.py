@@ -58,6 +58,16 @@ def epsilon_text(privacy: Mapping[str, Any] | None) -> str:
     return number_text(privacy["epsilon"])
 
 
+def claim_text(privacy: Mapping[str, Any] | None) -> str:
+    """What an epsilon holds for: ``record, zero_out, server_updates, delta 1e-5``."""
+    if not privacy:
+        return MISSING
+    about = [privacy.get(key) for key in ("unit", "neighbouring", "view")]
+    return ", ".join(
+        [*(str(word) for word in about if word), f"delta {delta_text(privacy.get('delta'))}"]
+    )
+
+
 def protected_text(privacy: Mapping[str, Any] | None) -> str:
     """Epsilon of the protected rounds alone with their share, for example ``2.22 (1/8 rounds)``."""
     if privacy is None:

@@ -214,13 +214,15 @@ def test_the_what_if_figure_is_the_largest_of_the_seeds(factory: ModuleType) -> 
         cells = []
         for seed, epsilon in enumerate(epsilons):
             one = factory.make_result("gaussian", dataset="higgs", seed=seed)
-            figure = None if epsilon is None else {"epsilon": epsilon, "mu": epsilon / 10}
+            about = {"unit": "site", "neighbouring": "replace_one", "delta": 1e-5}
+            figure = None if epsilon is None else {"epsilon": epsilon, "mu": epsilon / 10, **about}
             cells.append(replace(one, privacy={**one.privacy, "what_if": figure}))
         rows = make_rows(cells)
         [found] = unsaid(rows, {r.first.cell_id: price(r.cells, cells, 0.2) for r in rows})
         return found["what-if, no guarantee"]
 
-    assert line(86.0, 119.0, 90.0) == "epsilon 119 (mu 11.9), the largest of 3 seeds"
-    assert line(86.0, None) == "epsilon 86 (mu 8.6), the largest of 1 of 2 seeds"
-    assert line(86.0) == "epsilon 86 (mu 8.6)"
+    one = "one site, replace_one, delta 1e-5"
+    assert line(86.0, 119.0, 90.0) == f"epsilon 119 (mu 11.9) of {one}, the largest of 3 seeds"
+    assert line(86.0, None) == f"epsilon 86 (mu 8.6) of {one}, the largest of 1 of 2 seeds"
+    assert line(86.0) == f"epsilon 86 (mu 8.6) of {one}"
     assert line(None, None) == "-"

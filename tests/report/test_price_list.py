@@ -152,3 +152,10 @@ def test_the_zone_of_collapse_reaches_down_and_hollow_means_nothing_proved(rows)
             assert hollow == (abs(line.get_xdata()[0] - infinite) < 0.2)
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert {"nothing proved", "measured 0", "collapse"} < set(names)
+    handles = zip(figure.legends[0].legend_handles, names, strict=True)
+    hollow = {
+        name: mark.get_markerfacecolor() == "white" for mark, name in handles if name[0] in "123"
+    }
+    assert hollow == {
+        "1  dpsgd, every_round": False, "2  dpsgd, first_round": True, "3  svt, every_round": False,
+    }  # fmt: skip
