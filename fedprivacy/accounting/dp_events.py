@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakValueDictionary
 
 import attr
 import numpy as np
@@ -38,6 +39,13 @@ _SHARES = {"sampling_probability", "noise_parameter", "sampling_probs"}
 _COUNTS = {"count", "num_buckets", "dataset_size", "truncated_batch_size"}
 
 
+_MOST_READ = 1024
+_checked: WeakValueDictionary[int, dp.DpEvent] = WeakValueDictionary()
+"""Events that ``canonical`` returned, by identity, so that none is checked twice."""
+_read: dict[str, dp.DpEvent] = {}
+"""Events by their JSON values as ``repr`` writes them, which tells 1 from 1.0 and True."""
+
+
 def canonical(event: dp.DpEvent) -> dp.DpEvent:
     """The same event with tuples for sequences and plain Python numbers.
 
@@ -45,6 +53,14 @@ def canonical(event: dp.DpEvent) -> dp.DpEvent:
         AccountingError: the event, or one inside it, is of no supported type, or one of its
             numbers is not finite or out of range.
     """
+    if _checked.get(id(event)) is event:
+        return event
+    found = _canonical(event)
+    _checked[id(found)] = found
+    return found
+
+
+def _canonical(event: dp.DpEvent) -> dp.DpEvent:
     name = type(event).__name__
     if SUPPORTED.get(name) is not type(event):
         raise AccountingError(
@@ -105,19 +121,31 @@ def from_json(data: Mapping[str, Any]) -> dp.DpEvent:
     Raises:
         AccountingError: unknown type, or fields that do not belong to it.
     """
+    key = repr(data)
+    found = _read.get(key)
+    if found is None:
+        found = canonical(_built(data))
+        if len(_read) >= _MOST_READ:
+            _read.clear()
+        _read[key] = found
+    return found
+
+
+def _built(data: Mapping[str, Any]) -> dp.DpEvent:
+    """The event, its numbers unchecked."""
     fields = dict(data)
     name = fields.pop("type", None)
     if not isinstance(name, str) or name not in SUPPORTED:
         raise AccountingError(f"{name!r} is no supported DP event")
     try:
-        return canonical(SUPPORTED[name](**{key: _decode(item) for key, item in fields.items()}))
+        return SUPPORTED[name](**{key: _decode(item) for key, item in fields.items()})
     except TypeError as error:
         raise AccountingError(f"{name} was not written by this package: {error}") from error
 
 
 def _decode(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return from_json(value)
+        return _built(value)
     if isinstance(value, list):
         return tuple(_decode(item) for item in value)
     return value

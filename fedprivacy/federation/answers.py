@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -93,7 +93,8 @@ def told_events(messages: Iterable[Message]) -> tuple[dict[str, Any], ...]:
         with suppress(ClientFailure):
             report = read_report(message)
             with _malformed(message):
-                events.extend(_sound_events(report))
+                _sound(report["events"])
+                events.extend(report["events"])
     return tuple(events)
 
 
@@ -112,8 +113,8 @@ def read_training(
     """
     report = read_report(message)
     with _malformed(message):
-        events, site = _sound_events(report), str(report["site"])
-        for told in map(Event.from_json, events):
+        events, site = tuple(report["events"]), str(report["site"])
+        for told in _sound(events):
             if (told.round, told.site) != (round_number, site):
                 raise ValueError(f"an event of round {told.round} at {told.site}")
         if report["status"] == "collapsed":
@@ -151,14 +152,11 @@ def read_evidence(message: Message) -> Evidence:
         return Evidence(rows, labels, parts)
 
 
-def _sound_events(report: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+def _sound(events: Sequence[Mapping[str, Any]]) -> list[Event]:
     """The events of a report, of which there is at least one."""
-    events = tuple(report["events"])
     if not events:
         raise ValueError("no event")
-    for event in events:
-        Event.from_json(event)
-    return events
+    return [Event.from_json(event) for event in events]
 
 
 @contextmanager

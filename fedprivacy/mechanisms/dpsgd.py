@@ -16,9 +16,8 @@ from fedprivacy.mechanisms.augmentation import Augmentation, AugmentedEngine
 from fedprivacy.mechanisms.base import Placement, Protected, Release
 from fedprivacy.mechanisms.dpsgd_ranges import check_settings
 from fedprivacy.mechanisms.grad_engines.base import GradEngine, physical_batches
-from fedprivacy.mechanisms.grad_engines.certificate import ensure_certified
-from fedprivacy.mechanisms.grad_engines.choose import build_engine
 from fedprivacy.mechanisms.grad_engines.clipping import CLIPPINGS, Clipping, Contribution
+from fedprivacy.mechanisms.grad_engines.start_up import probed_engine
 from fedprivacy.mechanisms.guards import check_strength, check_update
 from fedprivacy.mechanisms.noise_reach import noise_in_weights
 from fedprivacy.mechanisms.none import off_schedule_release, unprotected_release
@@ -58,7 +57,7 @@ class DpSgd:
         divisor: declared public constant by which the noisy sum is divided; never the size of a
             batch or of the site, which would leak the number of records (Wang et al. 2026,
             arXiv 2605.15648).
-        grad_engine: see ``grad_engines.choose``.
+        grad_engine: see ``grad_engines.choose`` and ``grad_engines.start_up``.
         sampling: ``poisson`` or ``shuffle``; see ``sampling``.
         clipping: see ``grad_engines.clipping``.
         clip_quantile: of adaptive clipping; see ``adaptive_clip``.
@@ -143,10 +142,10 @@ class DpSgd:
         check_strength(task.strength, self.name)
         model, loss = task.parameters.model, task.loss
         contribution = Contribution(self._clipping, self.augmentations)
-        engine = build_engine(
-            self.grad_engine, model, loss, contribution, self.physical_batch, task.x.shape[1:]
-        )
-        ensure_certified(model, loss, task.x, task.y, engine, self._bound, contribution)
+        engine = probed_engine(
+            self.grad_engine, model, loss, task.x, task.y, self._bound, contribution,
+            self.physical_batch,
+        )  # fmt: skip
         if self.augmentations > 1:
             views = Augmentation(self.augmentations, self.jitter, self.shift)
             engine = AugmentedEngine(engine, views, task.streams.torch("selection"))

@@ -106,3 +106,24 @@ def test_what_has_no_price_is_refused(event, words):
 def test_json_of_another_origin_is_refused(data):
     with pytest.raises(AccountingError):
         from_json(data)
+
+
+def test_what_was_read_before_is_not_what_looks_equal():
+    """1, 1.0 and True compare equal; a count must be a whole number all the same."""
+    inner = {"type": "GaussianDpEvent", "noise_multiplier": 1.0}
+    counted = {"type": "SelfComposedDpEvent", "event": inner}
+    assert from_json({**counted, "count": 1}).count == 1
+    for wrong in (1.0, True):
+        with pytest.raises(AccountingError):
+            from_json({**counted, "count": wrong})
+    whole = from_json({"type": "GaussianDpEvent", "noise_multiplier": 1})
+    assert type(whole.noise_multiplier) is int
+    assert type(from_json(inner).noise_multiplier) is float
+    assert from_json(inner) is from_json(dict(inner)), "read once, checked once"
+
+
+def test_an_event_at_the_place_of_one_that_is_gone_is_checked():
+    for _ in range(50):
+        assert canonical(dp.GaussianDpEvent(np.float64(2.0))) == dp.GaussianDpEvent(2.0)
+        with pytest.raises(AccountingError):
+            canonical(dp.GaussianDpEvent(-1.0))

@@ -120,7 +120,16 @@ def test_the_way_out_works(make_task, trap: str, engine: str) -> None:
 
 def test_bookkeeping_refuses_an_in_place_activation_by_layer(make_task) -> None:
     with pytest.raises(ProtectionError, match=r"'1' has its input or output changed in place"):
-        BASE.train(images(make_task, in_place))
+        replace(BASE, grad_engine="bookkeeping").train(images(make_task, in_place))
+
+
+def test_auto_trains_what_its_first_choice_refuses(make_task) -> None:
+    found = {}
+    for engine in ("auto", "loop"):
+        task = images(make_task, in_place)
+        replace(BASE, grad_engine=engine).train(task)
+        found[engine] = task.parameters.snapshot()
+    torch.testing.assert_close(found["auto"], found["loop"], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("engine", ["opacus", "vmap", "loop", "auto"])

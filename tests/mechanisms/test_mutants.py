@@ -20,7 +20,7 @@ from fedprivacy.accounting.ledger import Ledger
 from fedprivacy.config.schema import DpsgdConf
 from fedprivacy.errors import ProtectionError
 from fedprivacy.mechanisms import dpsgd
-from fedprivacy.mechanisms.grad_engines import certificate
+from fedprivacy.mechanisms.grad_engines import certificate, start_up
 from fedprivacy.mechanisms.grad_engines.choose import ENGINES
 from fedprivacy.mechanisms.grad_engines.clipping import CLIPPINGS
 from fedprivacy.models.mlp import Mlp
@@ -204,7 +204,7 @@ def test_clip_skipped_is_refused_for_tables_at_twice_the_default(
 def test_clip_skipped_is_caught_without_the_certificate(
     make_task, checks: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dpsgd, "ensure_certified", lambda *_: None)
+    monkeypatch.setattr(start_up, "ensure_certified", lambda *_: None)
     with pytest.raises(AssertionError):
         checks.check_one_record_moves_a_step_by_its_bound_at_most(make_task, dpsgd.DpSgd)
 

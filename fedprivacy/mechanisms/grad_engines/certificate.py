@@ -41,6 +41,10 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
+class NothingToCompare(ProtectionError):
+    """The model's gradients show nothing of any engine: they are NaN, infinite or zero."""
+
+
 def ensure_certified(
     model: nn.Module,
     loss: Loss,
@@ -59,12 +63,10 @@ def ensure_certified(
     may be, as a share of their norm; it leaves the bound on a contribution as strict as it is.
 
     Raises:
-        ProtectionError: see ``certificate``; no made-up record has a gradient to compare.
+        ProtectionError: see ``certificate``.
+        NothingToCompare: no made-up record has a gradient to compare.
     """
-    shapes = tuple((name, tuple(p.shape)) for name, p in model.named_parameters())
-    place = (tuple(x.shape[1:]), str(x.device), getattr(loss, "__qualname__", repr(loss)))
-    rule = (contribution.clipping.name, contribution.views)
-    key = (type(model), repr(model), shapes, *place, engine.name, c, *rule)
+    key = probe_key(model, loss, x, engine, c, contribution)
     if key in _certified or not finite_weights(model):
         return
     # The loop takes records one by one in any case.
@@ -79,6 +81,21 @@ def ensure_certified(
     raise _incomparable(
         f"made-up records with inputs of scale {SCALES[0]:g} down to {SCALES[-1]:g}", c
     )
+
+
+def probe_key(
+    model: nn.Module,
+    loss: Loss,
+    x: torch.Tensor,
+    engine: GradEngine,
+    c: float,
+    contribution: Contribution,
+) -> tuple[object, ...]:
+    """What a certificate is about: architecture, shape of a record, device, engine, rule, bound."""
+    shapes = tuple((name, tuple(p.shape)) for name, p in model.named_parameters())
+    place = (tuple(x.shape[1:]), str(x.device), getattr(loss, "__qualname__", repr(loss)))
+    rule = (contribution.clipping.name, contribution.views)
+    return (type(model), repr(model), shapes, *place, engine.name, c, *rule)
 
 
 def certificate(
@@ -240,8 +257,8 @@ def _check_equal(
     )
 
 
-def _incomparable(records: str, max_norm: float) -> ProtectionError:
-    return ProtectionError(
+def _incomparable(records: str, max_norm: float) -> NothingToCompare:
+    return NothingToCompare(
         f"the model's weights are finite, but {records} have gradients that are NaN, infinite or "
         f"zero, so that nothing shows whether a record contributes algorithm.max_grad_norm="
         f"{max_norm:g} at most; nothing was trained. Look for a layer that overflows or divides "
