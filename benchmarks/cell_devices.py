@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 from pathlib import Path
 from statistics import median
 
 import torch
+from common.machine import machine
 
 from fedprivacy.cell import run_cell
 from fedprivacy.config.schema import CellConfig
@@ -80,12 +79,7 @@ def main() -> int:
     if arguments.json:
         report = {
             "name": "cell_devices",
-            "machine": {
-                "gpu": torch.cuda.get_device_name(),
-                "torch": torch.__version__,
-                "processor": platform.processor() or platform.machine(),
-                "cores": os.cpu_count(),
-            },
+            "machine": machine(),
             "rows": rows,
         }
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -19,8 +19,6 @@ import argparse
 import functools
 import json
 import logging
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -28,6 +26,7 @@ import time
 from pathlib import Path
 
 import torch
+from common.machine import machine
 
 from fedprivacy.cell import run_cell
 from fedprivacy.config.composer import Composer
@@ -118,7 +117,7 @@ def main() -> int:
     if args.json:
         content = {
             "name": "cell_setup",
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}",
+            "machine": machine(),
             "turns": args.turns,
             "parts": rows,
         }

@@ -17,13 +17,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import torch
+from common.machine import machine
 
 from fedprivacy.cell import run_cell
 from fedprivacy.config.composition import compose_cell, hydra_ready
@@ -63,19 +61,6 @@ def score_of(config: CellConfig) -> tuple[ScoreBlock, float]:
     if result.score is None or result.score.value is None:
         raise SystemExit(f"{config.dataset.name}: {result.status}: {result.reason}")
     return result.score, result.timing_s["total"]
-
-
-def machine() -> dict[str, object]:
-    """Processor and cores, GPU if any, and the threads that one site's training is given."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "torch_threads_of_a_site": full_config("wisconsin").engine.torch_threads,
-    }
 
 
 def main() -> int:
@@ -121,6 +106,7 @@ def main() -> int:
         report = {
             "name": "demo_against_full",
             "machine": machine(),
+            "torch_threads_of_a_site": full_config("wisconsin").engine.torch_threads,
             "ratios": {row["dataset"]: row["ratio"] for row in rows},
             "rows": rows,
         }

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -29,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from common.machine import machine
 from torch import nn
 
 from fedprivacy.mechanisms.grad_engines.choose import build_engine, fastest_engine
@@ -255,7 +254,7 @@ def main() -> int:
     if args.json:
         content = {
             "name": "dpsgd_step",
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}",
+            "machine": machine(),
             "turns": args.turns,
             "cases": rows,
         }

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import sys
 import warnings
@@ -28,6 +27,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from common.machine import machine
 from dpsgd_step import CASES as ON_CPU
 from dpsgd_step import Case, make_step, seconds_by_turn, volumes
 
@@ -116,11 +116,7 @@ def main() -> int:
     if args.json:
         content = {
             "name": "dpsgd_step_gpu",
-            "machine": {
-                "gpu": torch.cuda.get_device_name(),
-                "torch": torch.__version__,
-                "processor": platform.machine(),
-            },
+            "machine": machine(),
             "turns": args.turns,
             "cases": rows,
         }

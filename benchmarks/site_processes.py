@@ -17,8 +17,6 @@ import argparse
 import functools
 import hashlib
 import json
-import os
-import platform
 import statistics
 import sys
 import time
@@ -28,6 +26,7 @@ from pathlib import Path
 
 import engine_overhead as shared
 import torch
+from common.machine import machine
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
@@ -113,7 +112,7 @@ def main() -> int:
     }
     result = {
         "name": "site_processes",
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}",
+        "machine": machine(),
         "sites": SITES,
         "rows": ROWS,
         "rounds": ROUNDS,

@@ -1,10 +1,12 @@
 """The demonstration grid with two workers against one cell after another: time, bits, memory.
 
-The same cells run twice into fresh folders, from the same generated data: with one worker process
-and with two. Compared are the wall time of all cells (planning, reports and MLflow left out), the
-results without their timings, and the largest resident memory of the whole process tree.
+The same cells run into fresh folders, from the same generated data: with one worker process and
+with two, in turns whose order turns around, the first run of all left out (it makes the data).
+Compared are the wall time of all cells (planning, reports and MLflow left out), the results without
+their timings, and the largest resident memory of the whole process tree. The ratio is the median of
+those of the turns.
 
-    python benchmarks/sweep_speed.py [--sweep demo] [--only wisconsin,higgs] [--json FILE]
+    python benchmarks/sweep_speed.py [--turns 3] [--sweep demo] [--only wisconsin] [--json FILE]
 
 Ends with status 1 if a result differs, or if two workers were less than 1.7 times faster on a
 machine with two idle cores.
@@ -14,16 +16,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
+import statistics
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
-import psutil
+from common.machine import machine
+from common.memory import PeakMemory
 
 from fedprivacy.config.store import register
 from fedprivacy.result import CellResult
@@ -34,38 +35,10 @@ AT_LEAST = 1.7
 _UNEQUAL = ("timing_s", "overrides")
 
 
-class Memory:
-    """Watches the resident memory of this process and all below it while the block runs."""
-
-    def __init__(self) -> None:
-        self.peak_mib = 0.0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Memory:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        own = psutil.Process()
-        while not self._over.wait(0.2):
-            total = 0
-            for process in [own, *own.children(recursive=True)]:
-                try:
-                    total += process.memory_info().rss
-                except psutil.Error:
-                    continue
-            self.peak_mib = max(self.peak_mib, total / 2**20)
-
-
 def run(words: list[str], workers: int, folder: Path) -> tuple[float, float, list[CellResult]]:
     """Seconds of all cells, peak memory in MiB, and results, of one run."""
     plan = make_plan([*words, f"sweep.workers={workers}", f"hydra.sweep.dir={folder}"])
-    with Memory() as memory:
+    with PeakMemory(tree=True) as memory:
         started = time.perf_counter()
         outcome = run_plan(plan, lambda *_: None)
         seconds = time.perf_counter() - started
@@ -94,6 +67,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sweep", default="demo")
     parser.add_argument("--only", help="values of dataset, to shorten it")
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     register()
@@ -101,22 +75,34 @@ def main() -> int:
         root = Path(scratch)
         words = [f"+sweeps={args.sweep}", f"dataset.root={root / 'data'}", "tracking.enabled=false"]
         words += [f"dataset={args.only}"] if args.only else []
-        two_s, two_mib, two = run(words, 2, root / "two")
-        one_s, one_mib, one = run(words, 1, root / "one")
-    differ = differing(one, two)
-    ratio = one_s / two_s
+        _, _, cells = run(words, 2, root / "first")
+        found: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
+        differ: set[str] = set()
+        for turn in range(args.turns):
+            for workers in (1, 2)[:: 1 - 2 * (turn % 2)]:
+                seconds, mib, results = run(words, workers, root / f"{turn}-{workers}")
+                found[workers].append((seconds, mib))
+                differ.update(differing(cells, results))
+                print(f"turn {turn + 1}: {workers} worker(s) {seconds:.1f} s", flush=True)
+    times = {workers: [seconds for seconds, _ in runs] for workers, runs in found.items()}
+    ratios = [one / two for one, two in zip(times[1], times[2], strict=True)]
+    ratio = statistics.median(ratios)
     result = {
         "name": "sweep_speed",
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+        "machine": machine(),
         "sweep": args.sweep,
         "datasets": args.only or "all",
-        "cells": len(one),
-        "one_worker_s": round(one_s, 1),
-        "two_workers_s": round(two_s, 1),
+        "cells": len(cells),
+        "turns": args.turns,
+        "one_worker_s": [round(seconds, 1) for seconds in times[1]],
+        "two_workers_s": [round(seconds, 1) for seconds in times[2]],
         "ratio": round(ratio, 3),
-        "cells_s": round(sum(cell.timing_s.get("total", 0.0) for cell in one), 1),
-        "peak_mib": {"one worker": round(one_mib), "two workers": round(two_mib)},
-        "differing": differ,
+        "ratio_spread": [round(min(ratios), 3), round(max(ratios), 3)],
+        "peak_mib": {
+            f"{workers} worker(s)": round(max(mib for _, mib in runs))
+            for workers, runs in found.items()
+        },
+        "differing": sorted(differ),
     }
     print(json.dumps(result, indent=1))
     if args.json:

@@ -16,8 +16,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
-import platform
 import random
 import sys
 import tempfile
@@ -28,6 +26,7 @@ from pathlib import Path
 from statistics import fmean, median
 
 import torch
+from common.machine import machine
 from optuna.trial import TrialState
 
 from fedprivacy.cell import run_cell
@@ -292,7 +291,7 @@ def main() -> None:
     if args.json:
         content = {
             "name": "tuning",
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}",
+            "machine": machine(),
             "epsilon": BUDGET,
             "cell_rounds": args.rounds,
             "ratios": ratios_of(summary),

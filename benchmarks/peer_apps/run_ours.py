@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import statistics
+import time
+from importlib import metadata
 
 import numpy as np
 import torch
@@ -67,25 +71,35 @@ def sites(config: CellConfig) -> ClientApp:
     return app
 
 
-def run(config: CellConfig) -> torch.Tensor:
-    """All rounds; the final weights."""
+def run(config: CellConfig) -> tuple[torch.Tensor, list[float]]:
+    """All rounds; the final weights, and seconds from the end of each round to that of the next."""
     close_runtime()
+    ends: list[float] = []
     chosen = RayEngine(client_app=sites(config)) if engine == "ray" else None
-    return run_federation(config, evaluate=False, engine=chosen).weights["vector"]
+    found = run_federation(
+        config, lambda _: ends.append(time.perf_counter()), evaluate=False, engine=chosen
+    )
+    return found.weights["vector"], [after - before for before, after in itertools.pairwise(ends)]
 
 
 if __name__ == "__main__":
     config = configuration()
     cache._loaded[cache.dataset_key(config.dataset)] = data()
-    weights, clock = None, Clock()
+    weights, clock, spans = None, Clock(), list[float]()
     if engine != "ray":  # Ray starts anew for each run: it is never warm
-        weights = run(config)
+        weights, _ = run(config)
     for _ in range(args.repeats):
         with clock:
-            weights = run(config)
+            weights, spans = run(config)
     assert weights is not None
     assert HELD_OUT
     model = Peer()
     torch.nn.utils.vector_to_parameters(weights, model.parameters())
-    version = fedprivacy.__version__
-    tell(f"fedprivacy {engine}", version, clock.runs, args.rounds, accuracy(model))
+    if engine == "ray":
+        # The first round ends with all actors started; what is not the rounds after it is the rest.
+        version = " ".join(f"{name} {metadata.version(name)}" for name in ("flwr", "ray"))
+        rest = round(clock.runs[0] - args.rounds * statistics.median(spans), 2)
+        more = {"start_and_stop_s": rest, "spans_s": spans}
+    else:
+        version, more = fedprivacy.__version__, {}
+    tell(f"fedprivacy {engine}", version, clock.runs, args.rounds, accuracy(model), **more)

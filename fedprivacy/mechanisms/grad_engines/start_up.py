@@ -10,6 +10,7 @@ runs of a cell would differ in their last bits.
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import torch
 from torch import nn
@@ -60,15 +61,15 @@ def probed_engine(
     *spared, last = _candidates(name, model, x)
     for choice in spared:
         engine = build_engine(choice, model, loss, contribution, physical_batch, x.shape[1:])
-        key = probe_key(model, loss, x, engine, bound, contribution)
-        if key in _refused:
+        key = partial(probe_key, model, loss, x, engine, bound, contribution)
+        if _refused and key() in _refused:
             continue
         try:
             ensure_certified(model, loss, x, y, engine, bound, contribution)
         except NothingToCompare:
             raise
         except ProtectionError as refusal:
-            _refused.add(key)
+            _refused.add(key())
             log.warning("algorithm.grad_engine=auto passes over %r: %s", engine.name, refusal)
             continue
         return engine
