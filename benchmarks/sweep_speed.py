@@ -25,11 +25,12 @@ from typing import Any
 
 from common.machine import machine
 from common.memory import PeakMemory
+from scipy.stats import spearmanr
 
 from fedprivacy.config.store import register
 from fedprivacy.result import CellResult
 from fedprivacy.sweep.plan import make_plan
-from fedprivacy.sweep.runner import run_plan
+from fedprivacy.sweep.runner import expected_work, run_plan
 
 AT_LEAST = 1.7
 _UNEQUAL = ("timing_s", "overrides")
@@ -62,6 +63,15 @@ def differing(one: list[CellResult], two: list[CellResult]) -> list[str]:
     ]
 
 
+def rank_correlation(words: list[str], results: list[CellResult]) -> float:
+    """Spearman's, of the work by which cells are ordered and the seconds that they took."""
+    seconds = {result.cell_id: result.timing_s["total"] for result in results}
+    cells = [cell for cell in make_plan(words).cells if cell.cell_id in seconds]
+    expected = [expected_work(cell.config) for cell in cells]
+    taken = [seconds[cell.cell_id] for cell in cells]
+    return float(spearmanr(expected, taken).statistic)
+
+
 def main() -> int:
     """Measure, print and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -84,6 +94,7 @@ def main() -> int:
                 found[workers].append((seconds, mib))
                 differ.update(differing(cells, results))
                 print(f"turn {turn + 1}: {workers} worker(s) {seconds:.1f} s", flush=True)
+        order = rank_correlation([*words, f"hydra.sweep.dir={root / 'first'}"], cells)
     times = {workers: [seconds for seconds, _ in runs] for workers, runs in found.items()}
     ratios = [one / two for one, two in zip(times[1], times[2], strict=True)]
     ratio = statistics.median(ratios)
@@ -102,6 +113,7 @@ def main() -> int:
             f"{workers} worker(s)": round(max(mib for _, mib in runs))
             for workers, runs in found.items()
         },
+        "rank_correlation_of_expected_work": round(order, 3),
         "differing": sorted(differ),
     }
     print(json.dumps(result, indent=1))

@@ -8,10 +8,10 @@ import pytest
 
 from fedprivacy.config.store import register
 from fedprivacy.sweep.plan import make_plan
-from fedprivacy.sweep.runner import longest_first
+from fedprivacy.sweep.runner import expected_work, longest_first
 
 ORDER = [
-    ("ixi_tiny", "dpsgd", 8), ("ixi_tiny", "none", 8), ("breast_density", "dpsgd", 8),
+    ("ixi_tiny", "dpsgd", 8), ("breast_density", "dpsgd", 8), ("ixi_tiny", "none", 8),
     ("breast_density", "none", 8), ("ixi_tiny", "none", 2), ("wisconsin", "none", 8),
 ]  # fmt: skip
 
@@ -50,3 +50,20 @@ def test_the_longest_cell_is_handed_out_first(tmp_path: Path) -> None:
         assert rounds == [4, 4, 2, 2, 1, 1]
         same = [cell.cell_id for cell in given if cell.config.federation.rounds == 4]
         assert [cell.cell_id for cell in longest_first(given)][:2] == same
+
+
+def test_fewer_records_and_raw_rounds_take_less(tmp_path: Path) -> None:
+    register()
+    words = [
+        "dataset=wisconsin", "algorithm=dpsgd", "schedule=every_round,first_round",
+        "dataset.train_share=1,0.5", "federation.rounds=8", f"hydra.sweep.dir={tmp_path}",
+        "hydra.mode=MULTIRUN", "sweep.twins=false",
+    ]  # fmt: skip
+    found = [
+        (c.config.schedule.name, c.config.dataset.train_share, expected_work(c.config))
+        for c in longest_first(make_plan(words).cells)
+    ]
+    assert found == [
+        ("every_round", 1.0, 16.0), ("first_round", 1.0, 9.0),
+        ("every_round", 0.5, 8.0), ("first_round", 0.5, 4.5),
+    ]  # fmt: skip
