@@ -3,13 +3,13 @@
 MLP 28-64-64-1, batches of 256, one local epoch, FedAvg by examples, one torch thread, the same
 records and initial weights everywhere (``peer_apps/work.py``). Peers are installed in environments
 of their own: pfl-research's simulator without metrics of single users, NVIDIA FLARE's simulator
-with as many threads as clients (or as memory allows, which the result says) and its polling lowered
-to 0.05 s, Flower's own simulation on Ray with our apps on it. Total wall time is that of 10 clients
-x 5 rounds of 5,000 records, per-round time that of 20 and of 100 such clients. Runs take turns,
-whose order turns around. pfl-research, the bare loop and ours run warm, once before the clock
-starts; FLARE and Ray start anew for each run, so that their start and stop are quoted apart, and
-their rounds are timed from one to the next: FLARE's from the first client's start of it, Ray's from
-the server's end of it, without the first, in which its actors start.
+with as many threads as clients (or as memory allows: then it runs once, and the result says so) and
+its polling lowered to 0.05 s, Flower's own simulation on Ray with our apps on it. Total wall time
+is that of 10 clients x 5 rounds of 5,000 records, per-round time that of 20 and of 100 such
+clients. Runs take turns, whose order turns around. pfl-research, the bare loop and ours run warm,
+once before the clock starts; FLARE and Ray start anew for each run, so that their start and stop
+are quoted apart, and their rounds are timed from one to the next: FLARE's from the first client's
+start of it, Ray's from the server's end of it, without the first, in which its actors start.
 
     python benchmarks/peers.py [--turns 5] [--slow-turns 3] [--envs outputs/peers] [--json FILE]
 
@@ -138,13 +138,13 @@ def measure(pythons: dict[str, str], turns: int, slow_turns: int) -> dict[str, A
                 contender = CONTENDERS[name]
                 if not contender.warm and case_name in UNTARGETED:
                     continue
-                if not contender.warm and turn >= slow_turns:
+                threads = threads_of(name, case["sites"])
+                # With fewer threads than clients every client starts a process a round: minutes.
+                if not contender.warm and turn >= (1 if threads else slow_turns):
                     continue
                 python = pythons.get(name, sys.executable)
-                if Path(python).exists():
-                    got = run(python, contender, case, threads_of(name, case["sites"]))
-                else:
-                    got = python  # why it could not be installed
+                installed = Path(python).exists()  # else it says why not
+                got = run(python, contender, case, threads) if installed else python
                 found.setdefault(case_name, {}).setdefault(name, []).append(got)
                 print(f"{case_name:>5} {name:<14} {_said(got)}", flush=True)
     return found
