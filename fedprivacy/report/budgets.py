@@ -33,19 +33,19 @@ def budget_figure(rows: Sequence[Row]) -> Figure | None:
     panels = {kind: own for kind, own in kinds.items() if len(own) >= 3}
     if not panels:
         return None
-    entries = 1 + 2 * len({row.first.algorithm for own in panels.values() for row in own})
+    entries = 2 + 2 * len({row.first.algorithm for own in panels.values() for row in own})
     width, foot = 6.4, 0.25 + 0.2 * math.ceil(entries / 3)
     height = 0.5 + _PANEL * len(panels) + foot
     figure = new_figure(width, height)
-    raw = [value for row in tried if not row.protected for value in _similarities(row)]
+    raw = [row for row in tried if not row.protected]
     for place, (kind, own) in enumerate(panels.items()):
         bottom = foot + _PANEL * (len(panels) - 1 - place) + 0.55
         box = (0.62 / width, bottom / height, 1 - 0.8 / width, (_PANEL - 0.85) / height)
         _budgets(figure.add_axes(box), kind, own, raw)
     figure.text(
         0.1 / width, 1 - 0.1 / height,
-        f"{dataset_title(*rows[0].dataset)}: {_measure(tried[0])} of reconstructions\n(a failed "
-        "attack proves nothing)", va="top", fontsize=9, color=INK,
+        f"{dataset_title(*rows[0].dataset)}: {_measure(tried[0])} of reconstructions\n"
+        f"(a failed attack proves nothing){_whiskers(tried)}", va="top", fontsize=9, color=INK,
     )  # fmt: skip
     handles: dict[str, Any] = {}
     for axes in figure.axes:
@@ -62,23 +62,29 @@ def _of_kind(rows: Sequence[Row], kind: Any) -> list[Row]:
     return sorted((row for row in finite if math.isfinite(record_epsilon(row))), key=record_epsilon)
 
 
-def _budgets(axes: Any, kind: Any, rows: Sequence[Row], raw: Sequence[float]) -> None:
+def _whiskers(rows: Sequence[Row]) -> str:
+    return "; whiskers: least and most of the seeds" if any(len(r.cells) > 1 for r in rows) else ""
+
+
+def _budgets(axes: Any, kind: Any, rows: Sequence[Row], raw: Sequence[Row]) -> None:
     for algorithm in dict.fromkeys(row.first.algorithm for row in rows):
         own = [row for row in rows if row.first.algorithm == algorithm]
         look, xs = algorithm_look(algorithm), [record_epsilon(row) for row in own]
-        means = [float(np.mean(_similarities(row))) for row in own]
-        name = f"{algorithm}: similarity"
-        style = {"marker": look.marker, "color": look.colour, "label": name, "clip_on": False}
-        axes.plot(xs, means, zorder=3, **style)
-        scores = [row.score.mean if row.score else math.nan for row in own]
-        axes.plot(
-            xs, scores, color=look.colour, ls=(0, (2, 1.5)), label=f"{algorithm}: {own[0].metric}",
-        )  # fmt: skip
+        found = [_similarities(row) for row in own]
+        _means(axes, xs, found, f"{algorithm}: similarity", marker=look.marker, color=look.colour)
+        scores = [_scores(row) for row in own]
+        _means(
+            axes, xs, scores, f"{algorithm}: {own[0].metric}", color=look.colour, ls=(0, (2, 1.5))
+        )
     if raw:
+        alike, name = [value for row in raw for value in _similarities(row)], "without protection"
         axes.axhline(
-            float(np.mean(raw)), color=INK, lw=0.9, ls=(0, (6, 2)),
-            label="without protection: similarity",
-        )  # fmt: skip
+            float(np.mean(alike)), color=INK, lw=0.9, ls=(0, (6, 2)), label=f"{name}: similarity"
+        )
+        levels = [value for row in raw for value in _scores(row)]
+        if levels:
+            level = float(np.mean(levels))
+            axes.axhline(level, color=INK, lw=0.9, ls=":", label=f"{name}: {raw[0].metric}")
     axes.set_xscale("log")
     axes.axhline(0, color=HAIRLINE, lw=0.7)
     relation, view, delta = kind
@@ -87,6 +93,24 @@ def _budgets(axes: Any, kind: Any, rows: Sequence[Row], raw: Sequence[float]) ->
         f"\u03b4={delta_text(delta)}"
     )
     axes.set_ylabel("mean similarity; score")
+
+
+def _means(
+    axes: Any, xs: Sequence[float], values: Sequence[Sequence[float]], name: str, **style: Any
+) -> None:
+    """A line through the means of the seeds, with whiskers to the least and the most."""
+    means = [float(np.mean(own)) if own else math.nan for own in values]
+    down = [mean - min(own, default=mean) for mean, own in zip(means, values, strict=True)]
+    up = [max(own, default=mean) - mean for mean, own in zip(means, values, strict=True)]
+    axes.plot(xs, means, zorder=3, label=name, clip_on=False, **style)
+    axes.errorbar(
+        xs, means, yerr=[down, up], fmt="none", ecolor=style["color"], lw=0.9, capsize=2, zorder=3,
+        clip_on=False,
+    )  # fmt: skip
+
+
+def _scores(row: Row) -> list[float]:
+    return [cell.score.value for cell in row.cells if cell.score and cell.score.value is not None]
 
 
 def _found(row: Row) -> list[Mapping[str, Any]]:

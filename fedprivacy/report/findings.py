@@ -25,6 +25,13 @@ from fedprivacy.report.matching import (
 )
 from fedprivacy.report.price_table import measured_text
 from fedprivacy.report.rows import Row
+from fedprivacy.report.sensitivity import (
+    CASES,
+    EVERY,
+    less_predictable,
+    more_sensitive,
+    protections,
+)
 from fedprivacy.report.words import MISSING, claim_text, delta_text, epsilon_text, protected_text
 from fedprivacy.result import CellResult
 
@@ -40,7 +47,6 @@ RULES = (
     "made-up records do say is of them, not of patients. Pairs agree in every setting but the one "
     "compared; where cells of several settings fit, none is chosen and nothing is settled."
 )
-CASES = ("ixi_tiny", "breast_density", "higgs")
 
 
 @dataclass(frozen=True)
@@ -117,9 +123,6 @@ def _student(values: Sequence[float]) -> tuple[float, float]:
     return middle - half, middle + half
 
 
-EVERY: Mapping[str, Any] = {"schedule": "every_round", "schedule.decay": 1.0}
-
-
 def _svt(results: Sequence[CellResult], **schedule: Any) -> list[CellResult]:
     wanted = {"dataset": "ixi_tiny", "algorithm": "svt", "federation": "fedavg", **schedule}
     return selected(results, wanted)
@@ -174,59 +177,21 @@ def _svt_decaying_lies_between(results: Sequence[CellResult]) -> Finding:
     )
 
 
-def _shares_lost(results: Sequence[CellResult]) -> dict[str, Figures]:
-    """Of what the twin learned over chance, how much the Gaussian filter lost, by case and seed."""
-
-    def share(cell: CellResult) -> float | None:
-        twin = exact_twin(cell, results)
-        if twin is None or twin.score is None or twin.score.value is None:
-            return None
-        gain = twin.score.value - twin.score.chance
-        return (twin.score.value - _score(cell)) / gain if gain > 0 else None
-
-    return {case: by_seed(_gaussian(results, case), share) for case in CASES}
-
-
 def _breast_density_is_unpredictable(results: Sequence[CellResult]) -> Finding:
-    """Unpredictable: what is lost lies further from its mean than in the other cases."""
-
-    def figures() -> Figures:
-        shares = _shares_lost(results)
-        made_up = any(one.synthetic for one in shares.values())
-        own = _distances(shares.pop("breast_density").by_seed)
-        others = [_distances(one.by_seed) for one in shares.values()]
-        seeds = set(own).intersection(*others)
-        return Figures({s: own[s] - max(other[s] for other in others) for s in seeds}, made_up)
-
     return _judged(
         "Breast density is the most unpredictable case",
-        "distance of a seed's share lost from its mean, minus the larger of the others:",
-        figures,
+        f"distance of a seed's share lost{protections(results)} from its mean, minus the larger of "
+        "the others:",
+        lambda: less_predictable("breast_density", results),
         lambda d: d > 0,
     )
 
 
-def _distances(by_seed: Mapping[int, float]) -> dict[int, float]:
-    """How far each seed is from the mean; nothing of a single one."""
-    if len(by_seed) < 2:
-        return {}
-    mean = sum(by_seed.values()) / len(by_seed)
-    return {seed: abs(one - mean) for seed, one in by_seed.items()}
-
-
 def _breast_density_is_most_sensitive(results: Sequence[CellResult]) -> Finding:
-    def figures() -> Figures:
-        shares = _shares_lost(results)
-        made_up = any(one.synthetic for one in shares.values())
-        own = shares.pop("breast_density").by_seed
-        others = [one.by_seed for one in shares.values()]
-        seeds = set(own).intersection(*others)
-        return Figures({s: own[s] - max(other[s] for other in others) for s in seeds}, made_up)
-
     return _judged(
         "Breast density is the most sensitive case",
-        "share of the gain over chance lost to the Gaussian filter, minus the worse of the others:",
-        figures,
+        f"share of the gain over chance lost{protections(results)}, minus the worse of the others:",
+        lambda: more_sensitive("breast_density", results),
         lambda d: d > 0,
     )
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PANEL_WIDTH, _PANEL_HEIGHT, _LEFT = 4.4, 3.4, 0.62
-_CHARACTER, _LINE, _EXTRAS, _SHADE = 0.066, 0.155, 10, 0.06
-_FEWEST_DECADES = 1.5
+_CHARACTER, _LINE, _EXTRAS, _SHADE = 0.066, 0.155, 11, 0.06
+_FEWEST_DECADES, _APART = 1.5, 0.065
 _NOTHING = "<"
 _CEILING: dict[str, Any] = {"marker": 7, "ms": 4.5}
 
@@ -71,19 +71,23 @@ def _panel(axes: Any, kind: Kind, points: Sequence[Point], fraction: float) -> N
     smallest = min([*finite, *lowers], default=1.0)
     low = math.log10(max(smallest, 1e-3)) - 0.25
     high = max(math.log10(max(finite, default=10.0)) + 0.25, low + _FEWEST_DECADES)
-    slot = high + 0.12 * (high - low) + 0.1
+    apart, beside = _APART * (high - low), 0.12 * (high - low)
+    begin = high + beside + 0.1
+    places = _places(points, begin, apart)
+    end = max([begin, *places.values()])
     floor = _references(axes, points, fraction)
-    _front(axes, points, slot)
-    for order, point in enumerate(points):
-        _point(axes, point, low, slot, order, len(points))
+    _front(axes, points, places)
+    for point in points:
+        _point(axes, point, low, places[id(point)])
     _shade(axes, floor)
     axes.axvline(high + 0.05, color=HAIRLINE, lw=0.8, ls=(0, (2, 2)))
     ticks = [t for t in range(math.floor(low), math.ceil(high) + 1) if low <= t <= high]
     decades = range(math.floor(low), math.ceil(high))
     steps = [math.log10(m * 10.0**t) for t in decades for m in (1, 3)]
     shown = ticks if len(ticks) > 2 else [s for s in steps if low <= s <= high]
-    axes.set_xticks([*shown, slot], [*(f"{10**t:.3g}" for t in shown), "infinite"])
-    axes.set_xlim(low, slot + 0.12 * (high - low))
+    middle = (begin + end) / 2
+    axes.set_xticks([*shown, middle], [*(f"{10**t:.3g}" for t in shown), "infinite"])
+    axes.set_xlim(low, end + beside)
     axes.set_xlabel("proven epsilon (upper bound)")
     axes.set_ylabel(points[0].row.metric)
     unit, relation, view, delta = kind
@@ -121,9 +125,8 @@ def _shade(axes: Any, floor: float | None) -> None:
     axes.set_ylim(low, high)
 
 
-def _front(axes: Any, points: Sequence[Point], slot: float) -> None:
+def _front(axes: Any, points: Sequence[Point], places: Mapping[int, float]) -> None:
     """The front, drawn as steps: no other setting is better in both."""
-    places = {id(p): _place(p, slot, order, len(points)) for order, p in enumerate(points)}
     items = [(p.epsilon, p.row.score.mean, p) for p in points if p.row.score]
     best = pareto(items)
     xs = [places[id(p)] for p in best]
@@ -131,22 +134,17 @@ def _front(axes: Any, points: Sequence[Point], slot: float) -> None:
     axes.step(xs, ys, where="post", color=FAINT, lw=1.0, zorder=2)
 
 
-def _x(epsilon: float, slot: float) -> float:
-    return slot if math.isinf(epsilon) else math.log10(max(epsilon, 1e-3))
+def _places(points: Sequence[Point], begin: float, apart: float) -> dict[int, float]:
+    """Where each point stands on the axis; infinite ones side by side, from ``begin`` on."""
+    infinite = [id(p) for p in points if math.isinf(p.epsilon)]
+    beside = {key: begin + apart * order for order, key in enumerate(infinite)}
+    return {id(p): beside.get(id(p), math.log10(max(p.epsilon, 1e-3))) for p in points}
 
 
-def _place(point: Point, slot: float, order: int, total: int) -> float:
-    """Where a point stands on the axis; infinite ones side by side, not on one vertical line."""
-    x = _x(point.epsilon, slot)
-    beside = math.isinf(point.epsilon) and total > 1
-    return x + (0.16 * (order / (total - 1) - 0.5) if beside else 0.0)
-
-
-def _point(axes: Any, point: Point, low: float, slot: float, order: int, total: int) -> None:
+def _point(axes: Any, point: Point, low: float, x: float) -> None:
     score = point.row.score
     assert score is not None
     look = algorithm_look(point.row.first.algorithm)
-    x = _place(point, slot, order, total)
     if point.lower is not None:
         start = math.log10(point.lower) if point.lower > 0 else low
         ends = [max(start, low), x]
@@ -189,6 +187,7 @@ def _legend(
         handles.append(Line2D([], [], ls="", label=f"{number}  {row.name}", **mark))
     handles += [
         Line2D([], [], ls="", marker="o", color=FAINT, mfc="white", label="nothing proved"),
+        Line2D([], [], ls="", marker="$I$", ms=7, color=FAINT, label="± standard error"),
         Line2D([], [], color=FAINT, lw=1.0, label="not beaten in both"),
         Line2D([], [], color=FAINT, marker="|", ms=7, lw=0.9, label="measured at least"),
         Line2D([], [], ls="", color=FAINT, marker=_NOTHING, ms=4.5, label="measured 0"),
