@@ -11,14 +11,15 @@ import torch
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
 sys.path.insert(0, sys.argv[1])
-from work import Net, records, train
+from work import Net, poll_quickly, records, train
 
-ROWS, NOTES = int(sys.argv[2]), Path(sys.argv[3])
+ROWS, NOTES, POLL_S = int(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
 
 
 def main() -> None:
     """Train whenever the server asks."""
     torch.set_num_threads(1)
+    poll_quickly(POLL_S)  # runs in the client's process, whose own waiting is meant
     flare.init()
     name = flare.get_site_name()
     index = int(name.rsplit("-", 1)[1])

@@ -1,4 +1,8 @@
-"""NVIDIA FLARE's simulator, its polling lowered to 0.05 s; ``--threads`` as many as clients."""
+"""NVIDIA FLARE's simulator; ``--threads`` as many as clients.
+
+Its polling is lowered to 0.05 s: the server's and the clients' by their settings, and whatever else
+sleeps in the simulator's and the clients' processes.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from nvflare.app_common.workflows.fedavg import FedAvg
 from nvflare.app_opt.pt.job_config.base_fed_job import BaseFedJob
 from nvflare.job_config.script_runner import ScriptRunner
 from nvflare.private.fed.app.simulator.simulator_runner import SimulatorRunner
-from work import Net, accuracy, arguments, tell
+from work import Net, accuracy, arguments, poll_quickly, tell
 
 POLL_S = 0.05
 
@@ -31,7 +35,9 @@ def job(folder: Path, notes: Path, sites: int, rounds: int, rows: int) -> Path:
         )
     )
     here = Path(__file__).resolve().parent
-    runner = ScriptRunner(script=str(here / "flare_site.py"), script_args=f"{here} {rows} {notes}")
+    runner = ScriptRunner(
+        script=str(here / "flare_site.py"), script_args=f"{here} {rows} {notes} {POLL_S}"
+    )
     for index in range(sites):
         made.to(runner, f"site-{index + 1}")
     made.export_job(str(folder))
@@ -61,6 +67,7 @@ if __name__ == "__main__":
     notes = scratch / "notes"
     notes.mkdir(parents=True)
     logging.disable(logging.CRITICAL)
+    poll_quickly(POLL_S)
     folder = job(scratch / "job", notes, args.sites, args.rounds, args.rows)
     names = ",".join(f"site-{index + 1}" for index in range(args.sites))
     started = time.time()
