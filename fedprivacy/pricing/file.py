@@ -27,6 +27,7 @@ _PRIVACY = (
     "max_advantage",
     "what_if",
 )
+_CLAIM = ("epsilon", "infinite", "neighbouring", "view")
 _MEASURED = (
     "epsilon_lower",
     "ceiling",
@@ -97,7 +98,11 @@ def weakest(cells: Sequence[CellResult]) -> dict[str, Any] | None:
     if not stated:
         return None
     worst = max(stated, key=lambda p: (bool(p.get("infinite", True)), p.get("epsilon") or 0.0))
-    return {key: worst.get(key) for key in _PRIVACY}
+    patient = (worst.get("per_unit") or {}).get("patient")
+    return {
+        **{key: worst.get(key) for key in _PRIVACY},
+        "patient": patient and {key: patient.get(key) for key in _CLAIM},
+    }
 
 
 def measured(cells: Sequence[CellResult]) -> Mapping[str, Any] | None:

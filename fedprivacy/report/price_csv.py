@@ -11,6 +11,7 @@ from fedprivacy.pricing.price import Harm, Price
 from fedprivacy.report.csv_file import csv_epsilon, csv_number, csv_text
 from fedprivacy.report.price_table import clinician, verdict_text
 from fedprivacy.report.rows import Row
+from fedprivacy.report.words import subjects
 
 
 def prices_csv(rows: Sequence[Row], prices: Mapping[str, Price]) -> str:
@@ -46,7 +47,7 @@ def _record(row: Row, price: Price) -> dict[str, Any]:
         "collapsed": len(price.collapsed),
         "twin_differs": " ".join(price.twin_differs),
         "local_differs": " ".join(price.local_differs),
-        "clinician": clinician(row.privacy),
+        "clinician": clinician(row.privacy, subjects(*row.dataset)),
         "verdict": verdict_text(row),
     }
 
@@ -64,8 +65,17 @@ def _proved(price: Price) -> dict[str, Any]:
             privacy.get("epsilon_protected_infinite"),
             privacy.get("epsilon_protected"),
         ),
+        **_patient(privacy.get("patient") or {}),
         "protected_rounds": privacy.get("protected_rounds", ""),
         "rounds": privacy.get("rounds", ""),
+    }
+
+
+def _patient(claim: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "patient_epsilon": csv_epsilon(bool(claim), claim.get("infinite"), claim.get("epsilon")),
+        "patient_neighbouring": claim.get("neighbouring") or "",
+        "patient_view": claim.get("view") or "",
     }
 
 

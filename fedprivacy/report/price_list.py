@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fedprivacy.pricing.frontier import pareto
 from fedprivacy.report.canvas import new_figure
 from fedprivacy.report.palette import CHANCE, FAINT, HAIRLINE, INK, algorithm_look, reference_look
-from fedprivacy.report.point_numbers import LEVEL, POINT, number_points
+from fedprivacy.report.point_numbers import BARS, LEVEL, POINT, STEPS, number_points
 from fedprivacy.report.price_points import Kind, Point, panels
 from fedprivacy.report.rows import Row
 from fedprivacy.report.words import dataset_title, delta_text
@@ -131,7 +131,7 @@ def _front(axes: Any, points: Sequence[Point], places: Mapping[int, float]) -> N
     best = pareto(items)
     xs = [places[id(p)] for p in best]
     ys = [p.row.score.mean for p in best if p.row.score]
-    axes.step(xs, ys, where="post", color=FAINT, lw=1.0, zorder=2)
+    axes.step(xs, ys, where="post", color=FAINT, lw=1.0, zorder=2, gid=STEPS)
 
 
 def _places(points: Sequence[Point], begin: float, apart: float) -> dict[int, float]:
@@ -157,6 +157,8 @@ def _point(axes: Any, point: Point, low: float, x: float) -> None:
         at = math.log10(point.ceiling)
         axes.plot([at], [score.mean], color=FAINT, zorder=3, **_CEILING)
     error = score.standard_error or 0.0
+    ends = [score.mean - error, score.mean + error]
+    axes.plot([x, x], ends, color=look.colour, lw=0.9, zorder=4, gid=BARS)
     axes.errorbar(
         [x], [score.mean], yerr=[error], fmt=look.marker, color=look.colour, ms=5.5, capsize=2,
         lw=0.9, mfc=look.colour if math.isfinite(point.epsilon) else "white", zorder=4,

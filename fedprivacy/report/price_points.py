@@ -10,6 +10,7 @@ from typing import Any
 from fedprivacy.accounting.units import UNITS, VIEWS, View
 from fedprivacy.report.bounds import measured
 from fedprivacy.report.rows import Row
+from fedprivacy.report.words import patient_text
 
 Kind = tuple[str, str, View, float]
 """Unit, neighbouring relation, view, delta."""
@@ -35,8 +36,9 @@ class Point:
 def panels(rows: Sequence[Row]) -> dict[Kind, list[Point]]:
     """Points of one dataset by kind of claim.
 
-    Kinds are those of the rows' headlines, and of the strongest view in which a row's unit has a
-    bound. Rows whose claim of that kind is infinite stand in the panel too; none is dropped.
+    Kinds are those of the rows' headlines, of the strongest view in which a row's unit has a bound,
+    and of one patient where that bound is another. Rows whose claim of that kind is infinite stand
+    in the panel too; none is dropped.
     """
     shown = {kind for row in rows if row.protected for kind in _kinds(row.privacy or {})}
     found: dict[Kind, list[Point]] = {}
@@ -55,12 +57,14 @@ def panels(rows: Sequence[Row]) -> dict[Kind, list[Point]]:
 
 
 def _kinds(privacy: Any) -> list[Kind]:
-    """The headline's kind, and that of the strongest view in which the same unit has a bound."""
+    """The headline's kind, the strongest view in which its unit has a bound, and the patient's."""
     claims = _claims(privacy)
     own = [kind for kind in claims if kind[0] == privacy.get("unit")]
     headline = [kind for kind in own if kind[2] == privacy.get("view")]
     finite = [kind for kind in own if math.isfinite(claims[kind])]
-    return headline + sorted(finite, key=_order)[:1]
+    patient = [kind for kind in claims if kind[0] == "patient" and patient_text(privacy)]
+    bounded = [kind for kind in patient if math.isfinite(claims[kind])]
+    return headline + sorted(finite, key=_order)[:1] + bounded
 
 
 def _claims(privacy: Any) -> dict[Kind, float]:

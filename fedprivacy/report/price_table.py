@@ -18,11 +18,16 @@ from fedprivacy.report.words import (
     MISSING,
     claim_text,
     dataset_title,
+    delta_text,
+    epsilon_text,
     number_text,
+    patient_text,
     protected_text,
     rank,
+    subjects,
     views_text,
 )
+from fedprivacy.result import CellResult
 
 COLUMNS = (
     "algorithm",
@@ -133,7 +138,7 @@ def _line(row: Row, price: Price) -> dict[str, str]:
         "federation": row.first.federation,
         "score lost": _interval(price.score_lost) + ("*" if price.twin_differs else ""),
         "epsilon proved": views_text(row.privacy),
-        "of one": claim_text(row.privacy),
+        "of one": _of_one(row.privacy),
         "protected rounds": protected_text(row.privacy),
         "epsilon measured": measured_text(row),
         "exchange rate": price.exchange_text,
@@ -142,10 +147,15 @@ def _line(row: Row, price: Price) -> dict[str, str]:
         + ("*" if price.local_differs else ""),
         "worst site": _harm(price.worst_site),
         "worst class": _harm(price.worst_class),
-        "clinician": clinician(row.privacy),
+        "clinician": clinician(row.privacy, subjects(*row.dataset)),
         "collapsed": f"{len(price.collapsed)} of {len(row.cells)}" if price.collapsed else MISSING,
         "verdict": verdict_text(row),
     }
+
+
+def _of_one(privacy: Mapping[str, Any] | None) -> str:
+    patient = patient_text(privacy)
+    return claim_text(privacy) + (f"; of one patient {patient}" if patient else "")
 
 
 def _interval(value: Interval | None) -> str:
@@ -188,30 +198,43 @@ VERDICTS = ("falsified", "unprotected", "partial", "proven")
 
 def verdict_text(row: Row) -> str:
     """How often each verdict was given, the worst first: a falsified claim reads so."""
-    words = [cell.verdict or "none" for cell in row.cells]
+    words = [_verdict(cell) for cell in row.cells]
     counts = {word: words.count(word) for word in sorted(set(words), key=_worst_first)}
     return ", ".join(f"{word} ({count}/{len(words)})" for word, count in counts.items())
 
 
+def _verdict(cell: CellResult) -> str:
+    """The verdict; that nothing was found is only said of rounds that an audit has looked at."""
+    word = cell.verdict or "none"
+    return "partial and not audited" if word == "partial" and not cell.audit else word
+
+
 def _worst_first(verdict: str) -> tuple[int, str]:
-    return rank(VERDICTS, verdict)
+    return rank(VERDICTS, verdict.split()[0])[0], verdict
 
 
-def clinician(privacy: Mapping[str, Any] | None) -> str:
-    """What a clinician can read; only where a bound for a patient is proved."""
+def clinician(privacy: Mapping[str, Any] | None, whose: str) -> str:
+    """What a clinician can read; only where a bound for a patient is proved.
+
+    Args:
+        privacy: a cell's statement.
+        whose: what its records are of, as ``words.subjects`` names them.
+    """
     patient = ((privacy or {}).get("per_unit") or {}).get("patient") or {}
     cap = (patient.get("max_tpr_at_fpr") or {}).get("0.01")
     if patient.get("infinite", True) or patient.get("epsilon") is None or cap is None:
         return NO_BOUND
-    where = f"(proved, {patient.get('neighbouring')}, view {patient.get('view')})"
+    about = [epsilon_text(patient), *(str(patient.get(key)) for key in ("neighbouring", "view"))]
+    delta = delta_text((privacy or {}).get("delta"))
+    where = f"(proved: epsilon {about[0]} of each, {about[1]}, view {about[2]}, delta {delta})"
     if float(_percent(cap)) >= 100:
         return (
-            "an attacker who tolerates 1 % false alarms may find nearly every patient: what is "
+            f"an attacker who tolerates 1 % false alarms may find nearly all {whose}: what is "
             f"proved excludes next to nothing {where}"
         )
     return (
         f"any attacker who tolerates 1 % false alarms finds at most {_percent(cap)} % of the "
-        f"patients {where}"
+        f"{whose} {where}"
     )
 
 

@@ -68,6 +68,20 @@ def claim_text(privacy: Mapping[str, Any] | None) -> str:
     )
 
 
+def patient_text(privacy: Mapping[str, Any] | None) -> str:
+    """Epsilon of one patient, where it is another than the headline; for example ``52.5``."""
+    patient = ((privacy or {}).get("per_unit") or {}).get("patient")
+    if not privacy or not patient or privacy.get("unit") == "patient":
+        return ""
+    own = epsilon_text(patient)
+    return "" if own == epsilon_text(privacy) else own
+
+
+def subjects(dataset: str, synthetic: bool) -> str:
+    """What the records are of, in the plural; made-up ones are never called patients alone."""
+    return f"{'made-up ' if synthetic else ''}{'events' if dataset == 'higgs' else 'patients'}"
+
+
 def protected_text(privacy: Mapping[str, Any] | None) -> str:
     """Epsilon of the protected rounds alone with their share, for example ``2.22 (1/8 rounds)``."""
     if privacy is None:

@@ -101,4 +101,4 @@ def test_a_falsified_claim_is_told_before_all_others(factory: ModuleType) -> Non
         replace(factory.make_result(seed=seed), verdict=word) for seed, word in enumerate(verdicts)
     ]
     (row,) = make_rows(cells)
-    assert verdict_text(row) == "falsified (1/4), partial (2/4), proven (1/4)"
+    assert verdict_text(row) == "falsified (1/4), partial and not audited (2/4), proven (1/4)"

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from dataclasses import replace
 from types import ModuleType
 
 import pytest
 
+from fedprivacy.pricing.price import price
 from fedprivacy.report.audit_figure import audit_figure, falsified
+from fedprivacy.report.price_csv import prices_csv
 from fedprivacy.report.price_list import price_list_figure
 from fedprivacy.report.price_points import panels
-from fedprivacy.report.price_table import NO_BOUND, clinician, price_tables, price_text
+from fedprivacy.report.price_table import (
+    NO_BOUND,
+    clinician,
+    price_tables,
+    price_text,
+    verdict_text,
+)
 from fedprivacy.report.rows import make_rows
 
 
@@ -80,14 +90,47 @@ def test_without_protection_there_is_no_list(factory: ModuleType) -> None:
 
 def test_a_clinician_is_told_only_what_is_proved_for_patients(rows) -> None:
     every, first = (r for r in rows if r.first.algorithm == "dpsgd")
-    said = clinician(every.privacy)
+    said = clinician(every.privacy, "patients")
     assert said.startswith("any attacker who tolerates 1 % false alarms finds at most 5.0 % of the")
     assert "zero_out" in said
-    assert clinician(first.privacy) == NO_BOUND
+    assert clinician(first.privacy, "patients") == NO_BOUND
     whole = {"per_unit": {"patient": claim("patient", "zero_out", "server_updates", 9.0, 0.99301)}}
-    assert "excludes next to nothing (proved, zero_out" in clinician(whole)
-    assert "100 %" not in clinician(whole)
-    assert clinician(None) == NO_BOUND
+    assert "excludes next to nothing (proved: epsilon" in clinician(whole, "patients")
+    assert "100 %" not in clinician(whole, "patients")
+    assert clinician(None, "patients") == NO_BOUND
+
+
+def test_a_patient_with_several_records_has_a_panel_and_a_figure_of_its_own(
+    factory: ModuleType,
+) -> None:
+    made = stated(
+        factory.make_result("dpsgd"), "record", "zero_out", {"server_updates": 8.9}, patient=52.5
+    )
+    same = stated(
+        factory.make_result("dpsgd"), "record", "zero_out", {"server_updates": 8.9}, patient=8.9
+    )
+    [row] = make_rows([made])
+    kinds = {kind[0]: points for kind, points in panels([row]).items()}
+    assert [p.epsilon for p in kinds["patient"]] == [52.5]
+    assert [p.epsilon for p in kinds["record"]] == [8.9]
+    assert {kind[0] for kind in panels(make_rows([same]))} == {"record"}
+    prices = {row.first.cell_id: price([made], [made], 0.2)}
+    [table] = price_tables([row], prices)
+    assert table.lines[0]["of one"].endswith("delta 1e-5; of one patient 52.50")
+    [line] = csv.DictReader(io.StringIO(prices_csv([row], prices)))
+    about = ("patient_epsilon", "patient_neighbouring", "patient_view")
+    assert [line[key] for key in about] == ["52.5", "zero_out", "server_updates"]
+    said = table.lines[0]["clinician"]
+    assert "of the patients" not in said, "HIGGS has none, and these are made up"
+    assert "made-up events (proved: epsilon 52.50 of each, zero_out, view server_updates" in said
+
+
+def test_what_nobody_audited_is_not_said_to_have_been_looked_at(factory: ModuleType) -> None:
+    part = replace(factory.make_result("dpsgd", "first_round"), verdict="partial", audit=None)
+    seen = replace(factory.make_result("dpsgd", "first_round", seed=1), verdict="partial")
+    seen = replace(seen, audit={"epsilon_lower": 0.0, "ceiling": 1.0})
+    [row] = make_rows([part, seen])
+    assert verdict_text(row) == "partial (1/2), partial and not audited (1/2)"
 
 
 def test_audits_are_drawn_and_counted(factory: ModuleType) -> None:
