@@ -19,15 +19,18 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import nn
 
-from fedprivacy.accounting.accountant import epsilon
+from fedprivacy.accounting.claims import claim
 from fedprivacy.accounting.events import Event
+from fedprivacy.accounting.ledger import Ledger
 from fedprivacy.accounting.profile import privacy_profile
 from fedprivacy.accounting.what_if import gaussian_epsilon
 from fedprivacy.audit.f_dp_run import profile_inverse, rejects
 from fedprivacy.audit.many_runs import clopper_pearson_epsilon, gaussian_mu_estimate
 from fedprivacy.audit.one_run import LowerBound, guess_counts, one_run_bound, right_guesses
+from fedprivacy.errors import AccountingError
 from fedprivacy.mechanisms.dpsgd import DpSgd
 from fedprivacy.mechanisms.sampling import shuffled_batches
+from fedprivacy.mechanisms.statements import events_of
 from fedprivacy.training.parameters import FlatParameters
 from fedprivacy.training.randomness import Streams
 from fedprivacy.training.task import LocalTask, OptimizerSpec
@@ -146,7 +149,7 @@ def engine_selftest(
     coins = np.random.default_rng([seed, 1]).random(canaries) < 0.5
     eye = torch.eye(canaries)[torch.from_numpy(np.flatnonzero(coins))].to(device)
     parameters = FlatParameters(Diagonal(canaries).to(device))
-    observed, events, sizes, steps = [], [], [], 0
+    observed, events, sizes, steps = [], list[Event](), [], 0
     for number in range(1, rounds + 1):
         task = LocalTask(
             parameters=parameters,
@@ -164,10 +167,7 @@ def engine_selftest(
         observed.append((parameters.snapshot() - before).double().cpu().numpy())
         sizes += trained.batch_sizes
         steps += trained.steps
-        said = mechanism.release(task, trained)
-        events.append(
-            Event(number, "a", "dpsgd", "record", "zero_out", "server_updates", said.dp_event, True)
-        )
+        events += events_of(mechanism.release(task, trained), mechanism.name, "a", task)
     scores = _scores(mechanism, observed)
     return replace(
         _judged(scores, coins, events, delta),
@@ -214,7 +214,10 @@ def _judged(
     counts = guess_counts(m)
     tried = len(counts) * len(scores)
     bounds = [one_run_bound(s, coins, delta=delta, counts=counts, tried=tried) for s in scores]
-    inverse = profile_inverse(privacy_profile(events, "zero_out"))
+    stated = claim(Ledger(tuple(events)), "record", "server_updates", delta)
+    if stated.neighbouring is None:
+        raise AccountingError(f"the engine states nothing of one record: {stated.reason}")
+    inverse = profile_inverse(privacy_profile(stated.events, stated.neighbouring))
     rejected = any(
         rejects(right_guesses(s, coins, r), r, m, inverse, 0.05 / tried)
         for s in scores
@@ -224,7 +227,7 @@ def _judged(
     thresholds = np.quantile(scores[0], np.linspace(0.02, 0.98, _THRESHOLDS))
     mu = gaussian_mu_estimate(scores[0], coins, thresholds.tolist())
     return SelfTest(
-        proven=epsilon(events, delta, "zero_out"),
+        proven=stated.total.epsilon,
         lower=max(bounds, key=lambda bound: bound.epsilon),
         estimate=gaussian_epsilon(mu, delta) if mu > 0 else 0.0,
         rejected=rejected,

@@ -39,6 +39,11 @@ class Membership:
     members: int
     others: int
 
+    @property
+    def unresolved(self) -> tuple[float, ...]:
+        """Rates below that of a single false alarm among the others: there 0 alarms are meant."""
+        return tuple(rate for rate in self.tpr if rate * self.others < 1)
+
     def to_json(self) -> dict[str, Any]:
         """Strict JSON; rates become text keys."""
         return {
@@ -46,6 +51,7 @@ class Membership:
             "auc": self.auc,
             "tpr_at_fpr": {f"{rate:g}": value for rate, value in self.tpr.items()},
             "tpr_interval": {f"{rate:g}": list(pair) for rate, pair in self.interval.items()},
+            "unresolved": [f"{rate:g}" for rate in self.unresolved],
             "members": self.members,
             "others": self.others,
         }

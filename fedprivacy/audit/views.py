@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 
 from fedprivacy.audit.coins import Canaries
 from fedprivacy.training.losses import Loss
 from fedprivacy.training.parameters import FlatParameters
+from fedprivacy.training.substitution import call_with
 
 SKETCH = 4096
 """Dimensions that gradients are projected to where a model has more parameters."""
@@ -88,7 +89,7 @@ def gradients(
     named = {name: tensor.detach() for name, tensor in model.named_parameters()}
 
     def of_one(values: dict[str, torch.Tensor], one: torch.Tensor, target: torch.Tensor) -> Any:
-        return loss(functional_call(model, values, (one[None],)), target[None])
+        return loss(call_with(model, values, one[None]), target[None])
 
     chunk = max(1, min(_CHUNK, _CHUNK_SCALARS // max(1, x[0].numel())))
     each = vmap(grad(of_one), in_dims=(None, 0, 0))

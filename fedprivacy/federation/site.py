@@ -28,6 +28,7 @@ from fedprivacy.finite import all_finite
 from fedprivacy.mechanisms.base import Mechanism
 from fedprivacy.mechanisms.registry import build_mechanism
 from fedprivacy.mechanisms.server import ServerSide, source_of, unprotected_news
+from fedprivacy.mechanisms.statements import events_of
 from fedprivacy.metrics import evidence
 from fedprivacy.models.registry import build_model
 from fedprivacy.schedules import strengths
@@ -172,22 +173,7 @@ class CellRuntime:
     def _events(self, partition: int, task: LocalTask, trained: Trained) -> tuple[Event, ...]:
         """What the round releases: one statement for each kind that the mechanism speaks of."""
         release = self.mechanism.release(task, trained)
-        return tuple(
-            Event(
-                round=task.streams.round_number,
-                site=self.nodes[partition].name,
-                mechanism=self.mechanism.name,
-                unit=said.unit,
-                neighbouring=said.neighbouring,
-                view=said.view,
-                dp_event=said.dp_event,
-                protected=task.strength is not None,
-                strength=task.strength,
-                reason=said.reason,
-                details=said.details,
-            )
-            for said in release.statements
-        )
+        return events_of(release, self.mechanism.name, self.nodes[partition].name, task)
 
     def task(
         self,

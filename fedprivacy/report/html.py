@@ -204,8 +204,9 @@ def _membership(attacks: Sequence[Attack]) -> str:
     note = paragraph(
         "Canaries of all seeds together; 95 % intervals: with several seeds a bootstrap over "
         "candidates, as a candidate's scores in several models are not independent; with one seed "
-        "exact (Clopper-Pearson). LiRA and RMIA use the sweep's other seeds as shadow models. An "
-        "attack that fails proves nothing.",
+        "exact (Clopper-Pearson). Where canaries are too few for a rate of false alarms, what "
+        "stands there is that without any, and says so. LiRA and RMIA use the sweep's other "
+        "seeds as shadow models. An attack that fails proves nothing.",
         "note",
     )
     return table(attack_lines(attacks)) + note

@@ -200,6 +200,7 @@ def attack_lines(found: Sequence[Attack]) -> list[dict[str, str]]:
         rates = {
             f"TPR at {100 * rate:g} % FPR": f"{one.tpr[rate]:.3f} "
             f"[{one.interval[rate][0]:.3f}, {one.interval[rate][1]:.3f}]"
+            f"{' (no false alarm)' if rate in one.unresolved else ''}"
             for rate in one.tpr
         }
         area = "undefined" if one.auc is None else f"{one.auc:.3f}"

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 from torch import nn
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import grad_and_value, vmap
 
 from fedprivacy.mechanisms.grad_engines.base import ClippedSum
 from fedprivacy.mechanisms.grad_engines.clipping import FLAT, Clipping, parameter_layers
@@ -18,6 +18,7 @@ from fedprivacy.training.stacked.gradients import StackedGradients
 from fedprivacy.training.stacked.precision import model_precision
 from fedprivacy.training.stacked.recorded import StepRecordings
 from fedprivacy.training.stacked.records import StackedBatch, StackedRecords
+from fedprivacy.training.substitution import call_with
 
 _CHAIN_ROWS = {"cpu": 4096, "cuda": 1 << 17}
 _OTHER_SITE = 0.5
@@ -105,7 +106,7 @@ class FunctionalSums:
     def _loss_of_one(
         self, parameters: Parameters, x: torch.Tensor, y: torch.Tensor
     ) -> torch.Tensor:
-        output = functional_call(self._gradients.model, parameters, (x.unsqueeze(0),))
+        output = call_with(self._gradients.model, parameters, x.unsqueeze(0))
         return self._gradients.loss(output.to(x.dtype), y.unsqueeze(0))
 
     def clipped(

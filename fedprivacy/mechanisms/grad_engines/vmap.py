@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import grad_and_value, vmap
 
 from fedprivacy.mechanisms.grad_engines.base import (
     ClippedSum,
@@ -16,6 +16,7 @@ from fedprivacy.mechanisms.grad_engines.base import (
 )
 from fedprivacy.mechanisms.grad_engines.clipping import PLAIN, Bound, Contribution, parameter_layers
 from fedprivacy.training.losses import Loss
+from fedprivacy.training.substitution import call_with
 
 MAX_CHUNK = 16
 
@@ -59,7 +60,7 @@ class VmapEngine:
         self, parameters: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor
     ) -> torch.Tensor:
         views = self._contribution.views
-        output = functional_call(self._model, parameters, (as_batch(x, views),))
+        output = call_with(self._model, parameters, as_batch(x, views))
         return self._loss(output, as_batch(y, views))
 
     def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: Bound) -> ClippedSum:

@@ -6,12 +6,13 @@ import math
 
 import torch
 from torch import nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 
 from fedprivacy.training.losses import Loss
 from fedprivacy.training.stacked.precision import model_precision
 from fedprivacy.training.stacked.recorded import StepRecordings
 from fedprivacy.training.stacked.records import StackedBatch
+from fedprivacy.training.substitution import call_with
 
 _TOLERANCE = 1e-2
 
@@ -56,7 +57,7 @@ def gradient_faults(gradients: FunctionalGradients, x: torch.Tensor, y: torch.Te
     for site, parameters in enumerate(weights):
         named = {n: p[0] for n, p in gradients.parameters(parameters.unsqueeze(0)).items()}
         alone = {name: p.clone().requires_grad_() for name, p in named.items()}
-        loss = gradients.loss(functional_call(model, alone, (made[site],)), targets[site])
+        loss = gradients.loss(call_with(model, alone, made[site]), targets[site])
         found = gradients.parameters(total[site : site + 1])
         expected = torch.autograd.grad(loss, list(alone.values()))
         scale = math.sqrt(sum(float(g.square().sum()) for g in expected))
@@ -107,6 +108,6 @@ class FunctionalGradients:
     def _weighted(
         self, parameters: Parameters, x: torch.Tensor, y: torch.Tensor, share: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        output = functional_call(self.model, parameters, (x,))
+        output = call_with(self.model, parameters, x)
         loss = (self._loss_each(output.to(x.dtype), y) * share).sum()
         return loss, loss.detach()
