@@ -29,8 +29,9 @@ from scipy.stats import spearmanr
 
 from fedprivacy.config.store import register
 from fedprivacy.result import CellResult
+from fedprivacy.sweep.order import expected_seconds
 from fedprivacy.sweep.plan import make_plan
-from fedprivacy.sweep.runner import expected_work, run_plan
+from fedprivacy.sweep.runner import run_plan
 
 AT_LEAST = 1.7
 _UNEQUAL = ("timing_s", "overrides")
@@ -64,10 +65,10 @@ def differing(one: list[CellResult], two: list[CellResult]) -> list[str]:
 
 
 def rank_correlation(words: list[str], results: list[CellResult]) -> float:
-    """Spearman's, of the work by which cells are ordered and the seconds that they took."""
+    """Spearman's, of the time by which cells are ordered and the seconds that they took."""
     seconds = {result.cell_id: result.timing_s["total"] for result in results}
     cells = [cell for cell in make_plan(words).cells if cell.cell_id in seconds]
-    expected = [expected_work(cell.config) for cell in cells]
+    expected = [expected_seconds(cell.config) for cell in cells]
     taken = [seconds[cell.cell_id] for cell in cells]
     return float(spearmanr(expected, taken).statistic)
 
@@ -113,7 +114,7 @@ def main() -> int:
             f"{workers} worker(s)": round(max(mib for _, mib in runs))
             for workers, runs in found.items()
         },
-        "rank_correlation_of_expected_work": round(order, 3),
+        "rank_correlation_of_the_order": round(order, 3),
         "differing": sorted(differ),
     }
     print(json.dumps(result, indent=1))

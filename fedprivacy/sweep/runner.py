@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedprivacy.cell import failed_result
-from fedprivacy.config.schema import CellConfig
 from fedprivacy.result import CellResult, read_result, write_result
-from fedprivacy.schedules import strengths
+from fedprivacy.sweep.order import longest_first
 from fedprivacy.sweep.plan import Plan, PlannedCell
 from fedprivacy.sweep.pool import Note, WorkerPool
 from fedprivacy.sweep.progress import Progress
@@ -113,21 +112,3 @@ def _result_of(cell: PlannedCell) -> CellResult:
 
 def _job(cell: PlannedCell) -> Job:
     return Job(cell.cell_id, cell.folder, cell.config, cell.overrides)
-
-
-def longest_first(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
-    """Order cells so that a long one does not start last and leave a core idle."""
-    return sorted(cells, key=lambda cell: expected_work(cell.config), reverse=True)
-
-
-def expected_work(config: CellConfig) -> float:
-    """Time of a cell's training in rounds of Wisconsin, as measured on the demonstration grid.
-
-    Ranks its cells as their measured times do, by and large (``benchmarks/sweep_speed.py`` says how
-    far); of other sizes of data and model it knows nothing.
-    """
-    plain = {"ixi_tiny": 40.0, "breast_density": 22.0, "higgs": 2.5}.get(config.dataset.name, 1.0)
-    rounds = config.federation.rounds
-    if config.algorithm.name == "dpsgd":  # a round of noisy steps takes about twice as long
-        rounds += sum(one is not None for one in strengths(config.schedule, rounds))
-    return plain * config.dataset.train_share * rounds

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from fedprivacy.config.store import register
+from fedprivacy.sweep.order import expected_seconds, longest_first
 from fedprivacy.sweep.plan import make_plan
-from fedprivacy.sweep.runner import expected_work, longest_first
 
 ORDER = [
-    ("ixi_tiny", "dpsgd", 8), ("breast_density", "dpsgd", 8), ("ixi_tiny", "none", 8),
-    ("breast_density", "none", 8), ("ixi_tiny", "none", 2), ("wisconsin", "none", 8),
+    ("ixi_tiny", "dpsgd", 8), ("ixi_tiny", "none", 8), ("breast_density", "dpsgd", 8),
+    ("breast_density", "none", 8), ("breast_density", "none", 2), ("wisconsin", "none", 8),
 ]  # fmt: skip
 
 
@@ -52,18 +52,22 @@ def test_the_longest_cell_is_handed_out_first(tmp_path: Path) -> None:
         assert [cell.cell_id for cell in longest_first(given)][:2] == same
 
 
-def test_fewer_records_and_raw_rounds_take_less(tmp_path: Path) -> None:
+def test_what_a_cell_takes_grows_with_what_it_does(tmp_path: Path) -> None:
     register()
-    words = [
-        "dataset=wisconsin", "algorithm=dpsgd", "schedule=every_round,first_round",
-        "dataset.train_share=1,0.5", "federation.rounds=8", f"hydra.sweep.dir={tmp_path}",
-        "hydra.mode=MULTIRUN", "sweep.twins=false",
-    ]  # fmt: skip
-    found = [
-        (c.config.schedule.name, c.config.dataset.train_share, expected_work(c.config))
-        for c in longest_first(make_plan(words).cells)
-    ]
-    assert found == [
-        ("every_round", 1.0, 16.0), ("first_round", 1.0, 9.0),
-        ("every_round", 0.5, 8.0), ("first_round", 0.5, 4.5),
-    ]  # fmt: skip
+
+    def seconds(*words: str) -> float:
+        given = [
+            "hydra.mode=MULTIRUN", f"hydra.sweep.dir={tmp_path}", "sweep.twins=false",
+            *(words or ("dataset=higgs",)),
+        ]  # fmt: skip
+        [cell] = make_plan(given).cells
+        return expected_seconds(cell.config)
+
+    base = ("dataset=ixi_tiny", "algorithm=dpsgd", "dataset.size=demo", "federation.rounds=8")
+    whole = seconds(*base)
+    assert seconds(*base, "dataset.size=full") > 2 * whole
+    assert seconds(*base, "dataset.shape=[20,24,20]") < whole / 2
+    assert seconds(*base, "dataset.train_share=0.5") < whole
+    assert seconds(*base, "schedule=first_round") < whole
+    assert seconds(*base, "federation.local_epochs=3") > whole
+    assert seconds(*base, "audit=full") > whole == seconds(*base, "audit=fast")
