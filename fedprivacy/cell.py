@@ -306,7 +306,13 @@ def _score(data: FederatedData, outcome: FederationOutcome) -> ScoreBlock:
         standard_error=finite(last.standard_error),
         per_site={site: finite(value) for site, value in last.per_site.items()},
         per_class={name: finite(value) for name, value in last.per_class.items()},
+        class_sizes={name: _held_out(data, name) for name in last.per_class},
     )
+
+
+def _held_out(data: FederatedData, name: str) -> int:
+    """Held-out records of one class, at all sites."""
+    return sum(int((site.test_y == int(name)).sum()) for site in data.sites)
 
 
 def _rounds(

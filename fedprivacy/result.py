@@ -35,6 +35,7 @@ class ScoreBlock:
             model on the held-out records of all sites).
         per_class: of classifications, share of each class's held-out records that is recognised;
             empty for other tasks.
+        class_sizes: held-out records of each class of ``per_class``.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ScoreBlock:
     standard_error: float | None
     per_site: Mapping[str, float | None] = field(default_factory=dict)
     per_class: Mapping[str, float | None] = field(default_factory=dict)
+    class_sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fedprivacy.pricing.data_loss import DataLoss, equivalent_data_loss
+from fedprivacy.pricing.harm import (
+    Harm,
+    Pairs,
+    by_class,
+    by_site,
+    class_sizes,
+    harms,
+    paired,
+    site_sizes,
+)
 from fedprivacy.pricing.intervals import Interval, paired_mean
 from fedprivacy.pricing.twins import (
     collapsed_against,
@@ -22,29 +31,6 @@ NO_TWIN = "no twin was run: the same cell with algorithm=none"
 NO_SCORE = "no seed has a score beside its twin's"
 RECALL = "recall"
 NO_LOCAL = "no local baseline was run: algorithm=none federation=local"
-
-
-@dataclass(frozen=True)
-class Harm:
-    """What one site or one class paid.
-
-    Attributes:
-        name: of the site or the class.
-        measure: what fell: the cell's score at a site; of a class its recall.
-        lost: how far it fell, paired by seed.
-    """
-
-    name: str
-    measure: str
-    lost: Interval
-
-    def to_json(self) -> dict[str, Any]:
-        """Strict JSON."""
-        return {"name": self.name, "measure": self.measure, "lost": self.lost.to_json()}
-
-    def text(self) -> str:
-        """``recall of 3: 0.310 [0.250, 0.360] (n=3)``."""
-        return f"{self.measure} of {self.name}: {self.lost.text()}"
 
 
 @dataclass(frozen=True)
@@ -127,8 +113,8 @@ def price(cells: Sequence[CellResult], results: Sequence[CellResult], fraction: 
         exchange_text=text,
         data_loss=equivalent_data_loss(ordered, results),
         federation_gain_left=gain,
-        sites=_harms(pairs, _by_site, _metric(ordered)),
-        classes=_harms(pairs, _by_class, RECALL),
+        sites=harms(pairs, by_site, _metric(ordered), site_sizes),
+        classes=harms(pairs, by_class, RECALL, class_sizes),
         collapsed=tuple(
             cell.cell_id
             for cell in ordered
@@ -193,9 +179,6 @@ def gain_left(cell: CellResult, local: CellResult) -> float | None:
     return own - max(models) if own is not None and models else None
 
 
-Pairs = Sequence[tuple[CellResult, CellResult]]
-
-
 def _differing(pairs: Pairs) -> tuple[str, ...]:
     return tuple(sorted({key for pair in pairs for key in federation_differences(*pair)}))
 
@@ -204,45 +187,15 @@ def _metric(cells: Sequence[CellResult]) -> str:
     return next((cell.score.name for cell in cells if cell.score), "score")
 
 
-Parts = Callable[[CellResult], Mapping[str, float | None]]
-
-
-def _by_site(cell: CellResult) -> Mapping[str, float | None]:
-    return {} if cell.score is None else cell.score.per_site
-
-
-def _by_class(cell: CellResult) -> Mapping[str, float | None]:
-    return {} if cell.score is None else cell.score.per_class
-
-
 def _without_parts(pairs: Pairs) -> list[str]:
     """Where what sites or classes lost is of fewer seeds than the score lost."""
     counted = [pair for pair in pairs if _lost(*pair) is not None]
     reasons = []
-    for parts, what in ((_by_site, "sites"), (_by_class, "classes")):
-        seen = sum(_paired(parts, *pair) for pair in counted)
+    for parts, what in ((by_site, "sites"), (by_class, "classes")):
+        seen = sum(paired(parts, *pair) for pair in counted)
         if 0 < seen < len(counted):
             reasons.append(
                 f"what {what} lost is of {seen} of {len(counted)} seeds: training of the others "
                 "ended non-finite and has scores of none; the score lost counts them at chance"
             )
     return reasons
-
-
-def _paired(parts: Parts, cell: CellResult, twin: CellResult) -> bool:
-    own, reached = parts(cell), parts(twin)
-    return any(own[n] is not None and reached[n] is not None for n in own.keys() & reached.keys())
-
-
-def _harms(pairs: Pairs, parts: Parts, measure: str) -> tuple[Harm, ...]:
-    """What each part lost, the worst first."""
-    lost: dict[str, list[float]] = {}
-    for cell, twin in pairs:
-        own, reached = parts(cell), parts(twin)
-        for name in own.keys() & reached.keys():
-            after, before = own[name], reached[name]
-            if after is not None and before is not None:
-                lost.setdefault(name, []).append(before - after)
-    means = ((name, paired_mean(values)) for name, values in sorted(lost.items()))
-    found = [Harm(name, measure, mean) for name, mean in means if mean is not None]
-    return tuple(sorted(found, key=lambda harm: -harm.lost.value))

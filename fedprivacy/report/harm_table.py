@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fedprivacy.pricing.price import Harm, Price
+from fedprivacy.pricing.harm import Harm
+from fedprivacy.pricing.price import Price
 from fedprivacy.report.csv_file import csv_number, csv_text
 from fedprivacy.report.rows import Row
 
@@ -23,6 +24,7 @@ def harm_lines(row: Row, price: Price) -> list[dict[str, str]]:
             "schedule": row.schedule,
             "federation": row.first.federation,
             "who": f"{kind} {harm.name}",
+            "held-out records": harm.records_text(),
             "measure": harm.measure,
             "lost": harm.lost.text(),
         }
@@ -41,6 +43,7 @@ def harm_csv(rows: Sequence[Row], prices: Mapping[str, Price]) -> str:
             "federation": row.first.federation,
             "kind": kind,
             "name": harm.name,
+            "held_out_records": csv_number(harm.records and harm.records[0]),
             "measure": harm.measure,
             "lost": repr(harm.lost.value),
             "lost_low": csv_number(harm.lost.low),

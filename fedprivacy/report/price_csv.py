@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedprivacy.pricing.file import measured, weakest
+from fedprivacy.pricing.harm import Harm
 from fedprivacy.pricing.intervals import Interval
-from fedprivacy.pricing.price import Harm, Price
+from fedprivacy.pricing.price import Price
 from fedprivacy.report.csv_file import csv_epsilon, csv_number, csv_text
 from fedprivacy.report.price_table import clinician, verdict_text
 from fedprivacy.report.rows import Row

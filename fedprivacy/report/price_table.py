@@ -10,8 +10,9 @@ from itertools import groupby
 from typing import Any
 
 from fedprivacy.pricing.file import joint_confidence
+from fedprivacy.pricing.harm import Harm
 from fedprivacy.pricing.intervals import Interval
-from fedprivacy.pricing.price import Harm, Price
+from fedprivacy.pricing.price import Price
 from fedprivacy.report.bounds import alike
 from fedprivacy.report.rows import Row
 from fedprivacy.report.words import (

@@ -99,4 +99,4 @@ def test_the_barrier_of_one_run_as_published(canaries: int, known: float) -> Non
     # These runs: .459 with a standard error of .015, and .642 with .022.
     found = keinan(canaries, 150 if canaries == 1 else 80)
     error = np.hypot(0.01, np.std(found) / np.sqrt(len(found)))
-    assert abs(np.mean(found) - known) < 3 * error
+    assert abs(np.mean(found) - known) < 2 * error

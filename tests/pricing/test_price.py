@@ -174,6 +174,20 @@ def test_harm_is_that_of_the_worst_site_and_the_worst_class() -> None:
     assert row["worst_class"] == row["classes"][0]
 
 
+def test_harm_says_how_few_it_hurts() -> None:
+    def sized(one: CellResult) -> CellResult:
+        score = replace(one.score, class_sizes={"0": 190, "1": 10})
+        return replace(one, score=score, sites={"a": {"train": 90, "test": 150}, "b": {"test": 50}})
+
+    protected = sized(cell(0.8, sites={"a": 0.8, "b": 0.5}, classes={"0": 0.9, "1": 0.1}))
+    twin = sized(cell(0.9, 0, "none", sites={"a": 0.9, "b": 0.8}, classes={"0": 0.9, "1": 0.7}))
+    found = price([protected], [protected, twin], 0.2)
+    assert (found.worst_site.name, found.worst_site.records) == ("b", (50, 200))
+    assert found.worst_class.text().startswith("recall of 1 (10 of 200 held-out records): 0.600")
+    (row,) = to_json([found], 0.2)["rows"]
+    assert (row["worst_class"]["held_out_records"], row["sites"][0]["held_out_records"]) == (10, 50)
+
+
 def test_collapses_are_told_against_chance_and_the_twin() -> None:
     protected = [cell(0.57, 0), cell(0.59, 1), replace(cell(0.9, 2), status="collapsed")]
     twins = [cell(0.9, seed, "none") for seed in range(3)]

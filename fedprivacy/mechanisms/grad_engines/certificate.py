@@ -128,8 +128,9 @@ def certificate(
         False if the model's weights are not finite, so that nothing could be compared.
 
     Raises:
-        ProtectionError: the engine is wrong or fails on this model; names the layer if found. Or
-            the weights are finite, but a record's gradient is NaN, infinite or zero.
+        ProtectionError: the engine is wrong or fails on this model (names the layer if found), or
+            leaves other tensors in it. Or the weights are finite, but a record's gradient is NaN,
+            infinite or zero.
     """
     if not finite_weights(model):
         return False
@@ -167,6 +168,7 @@ def _compare(
 ) -> None:
     """Compare each record alone, then all of them together; see ``certificate``."""
     (x, y), k, layers = records, len(references), parameter_layers(model)
+    own = _own_tensors(model)
     bounds = [binding_norm(_parts(model, g), layers, max_norm) for g in references]
     for i, (reference, bound) in enumerate(zip(references, bounds, strict=True)):
         one = x[i : i + 1], y[i : i + 1]
@@ -181,6 +183,17 @@ def _compare(
         got = _call(model, engine, engine.clipped_sum, x[:k], y[:k], least).total
         expected = [_clip(model, reference, least, contribution) for reference in references]
         _check_equal(model, engine, got, expected, tolerance)
+    if _own_tensors(model) != own:
+        raise ProtectionError(
+            f"gradient engine {engine.name!r} leaves other tensors in the model than its own "
+            f"parameters, so that steps would not move what it computes with. "
+            f"{_advice(model, engine)}"
+        )
+
+
+def _own_tensors(model: nn.Module) -> list[int]:
+    """Which tensors the modules hold as parameters, by identity."""
+    return [id(p) for module in model.modules() for p in module.parameters(recurse=False)]
 
 
 def _parts(model: nn.Module, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -334,3 +334,20 @@ def test_targets_that_a_model_is_sure_of_are_turned_round() -> None:
     # The loop is tried with one record, whose target is 0 first.
     ensure_certified(model, LOSS, x, torch.tensor([0]), loop, 1.0)
     assert len(module._certified) == 1
+
+
+def test_an_engine_that_leaves_other_tensors_in_the_model_is_refused() -> None:
+    """As torch's functional_call does with a module that is registered under two names."""
+
+    class Careless(LoopEngine):
+        def clipped_sum(self, x, y, max_norm):
+            found = super().clipped_sum(x, y, max_norm)
+            layer = self._model[0]
+            layer.weight = nn.Parameter(layer.weight.detach().clone())
+            return found
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 3))
+    x, y = torch.randn(2, 5), torch.arange(2) % 2
+    with pytest.raises(ProtectionError, match="leaves other tensors in the model"):
+        ensure_certified(model, LOSS, x, y, Careless(model, LOSS), 0.7)
