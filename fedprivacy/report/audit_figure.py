@@ -167,10 +167,10 @@ def _draw(axes: Any, place: int, row: Row, slot: float) -> None:
 def _about(kind: Kind | None, rows: Sequence[Row]) -> str:
     """What the axis holds for: the claim's unit, relation, view and delta, and the audits' own."""
     audit = _audits(rows[0])[0]
-    measured = (
-        f"measured: at least, {audit['neighbouring']}, {100 * float(audit['confidence']):g} % "
-        f"confidence, \u03b4={delta_text(float(audit['delta']))}"
-    )
+    relation = audit.get("neighbouring")
+    parts = ["measured: at least", *([relation] if relation else [])]
+    parts.append(f"{100 * float(audit['confidence']):g} % confidence")
+    measured = ", ".join([*parts, f"\u03b4={delta_text(float(audit['delta']))}"])
     if kind is None:
         return f"epsilon of one record: nothing is claimed; {measured}"
     relation, view, delta = kind
