@@ -17,6 +17,7 @@ from fedprivacy.accounting.ledger import Ledger
 from fedprivacy.accounting.profile import Profile, privacy_profile
 from fedprivacy.accounting.statement import PrivacyStatement
 from fedprivacy.audit.assessment import Assessment, assess
+from fedprivacy.audit.messages import records_in_messages
 from fedprivacy.audit.observation import Observation
 from fedprivacy.audit.reconstruction import Victims, reconstruct
 from fedprivacy.audit.views import log_odds
@@ -75,6 +76,7 @@ def audit_cell(
     block = {
         **found.block,
         "reconstruction": _reconstruction(config, runtime, folder),
+        "messages": _messages(config, runtime, observation),
         "canaries": {
             "kind": config.audit.kind,
             "seed": config.audit.seed,
@@ -134,6 +136,18 @@ def _reconstruction(
         "site": node.name,
         "file": RECONSTRUCTIONS_FILE,
     }
+
+
+def _messages(
+    config: CellConfig, runtime: CellRuntime, observation: Observation
+) -> dict[str, Any] | None:
+    """Look for the first audited site's records in what it sent in the run itself."""
+    if config.audit.name != "full" or observation.layer is None or not observation.messages:
+        return None
+    name, updates = next(iter(observation.messages.items()))
+    [node] = [node for node in runtime.nodes if node.name == name]
+    found = records_in_messages(updates, *observation.layer, node.train.train_x.flatten(1))
+    return {**found.to_json(), "site": name}
 
 
 def weakest_round(strengths: Sequence[float | None]) -> int:

@@ -11,6 +11,7 @@ import torch
 
 from fedprivacy.accounting.units import View
 from fedprivacy.audit.coins import Canaries
+from fedprivacy.audit.inversion import first_linear
 from fedprivacy.audit.views import Floats, RoundScores, Sketch, gradients, losses, standardised
 from fedprivacy.training.losses import Loss
 from fedprivacy.training.parameters import FlatParameters
@@ -52,6 +53,8 @@ class Observation:
         federated: whether averages exist; False: every site has a model of its own.
 
     Attributes:
+        layer: outputs and inputs of the model's first layer, if that is linear with a bias.
+        messages: by site, its updates round by round, where there is such a layer.
         seconds: time spent observing so far.
     """
 
@@ -73,11 +76,17 @@ class Observation:
             for name, one in canaries.items()
         }
         self._sketch = sketch
+        self.layer = first_linear(parameters)
+        self.messages: dict[str, list[torch.Tensor]] = {}
         self.seconds = 0.0
 
     def observe(self, exchange: Exchange) -> None:
         """Score one round's updates, and their average."""
         start = time.perf_counter()
+        if self.layer is not None:
+            head = self.layer[0] * (self.layer[1] + 1)
+            for name in self._records:
+                self.messages.setdefault(name, []).append(exchange.received[name][:head].clone())
         for name, (x, y) in self._records.items():
             rows = gradients(self.parameters, self.loss, x, y, exchange.sent[name], self._sketch)
             protected = exchange.protected

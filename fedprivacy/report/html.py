@@ -234,6 +234,7 @@ def _reconstruction(rows: Sequence[Row], pictures: Mapping[str, Sequence[tuple[P
                     "recognised": f"{found.get('recognised')} of {found.get('victims')}",
                     "best similarity": f"{found.get('best_similarity'):.3f}",
                     "largest RDLV": "undefined" if best is None else f"{best:.3f}",
+                    "in the run's messages": _in_messages(cell),
                 }
             )
     if not lines:
@@ -242,11 +243,17 @@ def _reconstruction(rows: Sequence[Row], pictures: Mapping[str, Sequence[tuple[P
         "The attacker has one update of one record, as it left the site after the protection of "
         "the round that protects least, from the weights that training begins with, and knows "
         "these, the model and the learning rate. RDLV: relative data leakage value "
-        "(Hatamizadeh et al. 2023); 0 is no better than a public prior. A failed attack proves "
-        "nothing.",
+        "(Hatamizadeh et al. 2023); 0 is no better than a public prior. In the run's messages: "
+        "records of one site that were recognised in what it sent in the run itself, of many "
+        "records and steps (first linear layers). A failed attack proves nothing.",
         "note",
     )
     return _shown(pictures, "reconstruction") + table(lines) + about
+
+
+def _in_messages(cell: CellResult) -> str:
+    found = (cell.audit or {}).get("messages")
+    return MISSING if not found else f"{found['recognised']} of {found['records']}"
 
 
 def _derivations(results: Sequence[CellResult], folders: Sequence[Path]) -> str:

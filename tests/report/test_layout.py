@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
@@ -141,6 +142,19 @@ def test_prices_of_many_settings(rows: list[Row], check_layout: Check) -> None:
     for axes in figure.axes:
         numbers = [text.get_text() for text in axes.texts]
         assert len(numbers) == len(set(numbers)) > 0
+        # What stands at infinity stands side by side, so that no bar covers another point.
+        points = [line for line in axes.lines if str(line.get_gid()).startswith("point-")]
+        hollow = [line for line in points if line.get_markerfacecolor() == "white"]
+        at = sorted(axes.transData.transform(line.get_xydata()[0])[0] for line in hollow)
+        assert all(after - before > 5.5 for before, after in pairwise(at))
+        # No number lies on the front, on a bar or beyond the panel.
+        lines = [one for one in axes.lines if one.get_gid() in ("steps", "bars")]
+        drawn = [one.get_path().transformed(one.get_transform()) for one in lines]
+        for text in axes.texts:
+            box = text.get_window_extent().shrunk(0.6, 0.5)
+            assert axes.bbox.x0 <= box.x0 <= box.x1 <= axes.bbox.x1
+            assert axes.bbox.y0 <= box.y0 <= box.y1 <= axes.bbox.y1 + 1
+            assert not any(path.intersects_bbox(box, filled=False) for path in drawn)
     named = [text.get_text().split("  ")[0] for text in figure.legends[0].get_texts()]
     assert {text.get_text() for axes in figure.axes for text in axes.texts} <= set(named)
 
