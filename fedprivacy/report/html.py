@@ -8,18 +8,17 @@ from pathlib import Path
 from fedprivacy.config.resources import how_we_count
 from fedprivacy.errors import FedPrivacyError
 from fedprivacy.pricing.price import Price
-from fedprivacy.report.audit_figure import falsified
-from fedprivacy.report.bounds import bound_lines
 from fedprivacy.report.findings import RULES, findings, unsaid
 from fedprivacy.report.harm_table import NOTE as HARM
 from fedprivacy.report.harm_table import harm_lines
+from fedprivacy.report.html_audits import audits, membership, reconstruction
 from fedprivacy.report.page import (
     details,
-    figure,
     markdown,
     page,
     paragraph,
     preformatted,
+    shown,
     table,
     text,
 )
@@ -33,11 +32,10 @@ from fedprivacy.report.price_table import (
 )
 from fedprivacy.report.rerun import NOTE as RERUN
 from fedprivacy.report.rerun import command
-from fedprivacy.report.roc import Attack, attack_lines
+from fedprivacy.report.roc import Attack
 from fedprivacy.report.rows import AGAINST_TWIN, Row
 from fedprivacy.report.words import (
     MISSING,
-    claim_text,
     dataset_text,
     epsilon_text,
     protected_text,
@@ -66,13 +64,6 @@ WORDS = (
     "in for real ones.",
 )
 
-BOUNDS = (
-    "epsilon at least: a lower bound, measured. ceiling: what the same audit would have returned "
-    "with every guess right; no larger epsilon could have been shown. confidence: over all views "
-    "and numbers of guesses of a cell, for each method by itself. assumes: what one run cannot "
-    "make good; only bounds that assume nothing stand in the price list."
-)
-
 
 def html_page(
     results: Sequence[CellResult],
@@ -99,14 +90,14 @@ def html_page(
         (
             "overview",
             "Overview",
-            _overview(results, rows, unfinished) + _shown(pictures, "overview"),
+            _overview(results, rows, unfinished) + shown(pictures, "overview"),
         ),
-        ("prices", "Price list", _prices(rows, prices) + _shown(pictures, "prices")),
+        ("prices", "Price list", _prices(rows, prices) + shown(pictures, "prices")),
         ("findings", "The article's observations", _findings(results, rows, prices)),
-        ("curves", "Curves by round and site", _shown(pictures, "curves")),
-        ("audits", "What an attacker showed", _audits(rows, pictures)),
-        ("membership", "Membership inference", _shown(pictures, "roc") + _membership(attacks)),
-        ("reconstruction", "Reconstruction", _reconstruction(rows, pictures)),
+        ("curves", "Curves by round and site", shown(pictures, "curves")),
+        ("audits", "What an attacker showed", audits(rows, pictures)),
+        ("membership", "Membership inference", shown(pictures, "roc") + membership(attacks)),
+        ("reconstruction", "Reconstruction", reconstruction(rows, pictures)),
         ("derivations", "Derivation of every epsilon", _derivations(results, folders)),
         ("failures", "Failed and collapsed cells", _failures(results, rows)),
         ("rerun", "Commands to run each cell again", _commands(results)),
@@ -115,10 +106,6 @@ def html_page(
         ("how-we-count", "How we count", details("the whole page", markdown(how_we_count()))),
     ]
     return page(f"fedprivacy report: {names}", sections)
-
-
-def _shown(pictures: Mapping[str, Sequence[tuple[Path, str]]], key: str) -> str:
-    return "".join(figure(path, caption) for path, caption in pictures.get(key, ()))
 
 
 def _overview(results: Sequence[CellResult], rows: Sequence[Row], unfinished: int) -> str:
@@ -188,72 +175,6 @@ def _findings(
     said = unsaid(rows, dict(prices))
     missing = "" if not said else "<h3>What the article could not say</h3>" + table(said)
     return table([one.line() for one in findings(results)]) + paragraph(RULES, "note") + missing
-
-
-def _audits(rows: Sequence[Row], pictures: Mapping[str, Sequence[tuple[Path, str]]]) -> str:
-    words, lines = falsified(rows), bound_lines(rows)
-    said = paragraph(words) if words else ""
-    every = details(f"Every bound, by cell and view ({len(lines)})", table(lines)) if lines else ""
-    note = paragraph(BOUNDS, "note") if lines else ""
-    return said + _shown(pictures, "audits") + every + note
-
-
-def _membership(attacks: Sequence[Attack]) -> str:
-    if not attacks:
-        return ""
-    note = paragraph(
-        "Canaries of all seeds together; 95 % intervals: with several seeds a bootstrap over "
-        "candidates, as a candidate's scores in several models are not independent; with one seed "
-        "exact (Clopper-Pearson). Where canaries are too few for a rate of false alarms, what "
-        "stands there is that without any, and says so. LiRA and RMIA use the sweep's other "
-        "seeds as shadow models. An attack that fails proves nothing.",
-        "note",
-    )
-    return table(attack_lines(attacks)) + note
-
-
-def _reconstruction(rows: Sequence[Row], pictures: Mapping[str, Sequence[tuple[Path, str]]]) -> str:
-    lines = []
-    for row in rows:
-        for cell in row.cells:
-            found = (cell.audit or {}).get("reconstruction")
-            if not found or not found.get("attack"):
-                continue
-            best = found.get("max_rdlv")
-            lines.append(
-                {
-                    "algorithm": row.algorithm,
-                    "schedule": row.schedule if row.protected else "-",
-                    "federation": cell.federation,
-                    "dataset": dataset_text(*row.dataset),
-                    "seed": str(cell.seed),
-                    "epsilon proved": epsilon_text(cell.privacy),
-                    "of one": claim_text(cell.privacy),
-                    "attack": str(found.get("attack")),
-                    "protected as round": str(found.get("round")),
-                    "recognised": f"{found.get('recognised')} of {found.get('victims')}",
-                    "best similarity": f"{found.get('best_similarity'):.3f}",
-                    "largest RDLV": "undefined" if best is None else f"{best:.3f}",
-                    "in the run's messages": _in_messages(cell),
-                }
-            )
-    if not lines:
-        return ""
-    about = paragraph(
-        "The attacker has one update of one record, as it left the site after the protection of "
-        "the round that protects least, from the weights that training begins with, and knows "
-        "these, the model and the learning rate. RDLV: relative data leakage value "
-        "(Hatamizadeh et al. 2023); 0 is no better than a public prior. In the run's messages: "
-        "records of one site that were recognised in what it sent in the run itself, of many "
-        "records and steps (first linear layers). A failed attack proves nothing.",
-        "note",
-    )
-    return _shown(pictures, "reconstruction") + table(lines) + about
-
-
-def _in_messages(cell: CellResult) -> str:
-    found = (cell.audit or {}).get("messages")
-    return MISSING if not found else f"{found['recognised']} of {found['records']}"
 
 
 def _derivations(results: Sequence[CellResult], folders: Sequence[Path]) -> str:

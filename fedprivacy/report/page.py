@@ -145,3 +145,8 @@ def page(title: str, sections: Sequence[tuple[str, str, str]]) -> str:
 def _asset(name: str) -> str:
     folder = importlib.resources.files("fedprivacy.report") / "assets"
     return (folder / name).read_text(encoding="utf-8")
+
+
+def shown(pictures: Mapping[str, Sequence[tuple[Path, str]]], key: str) -> str:
+    """The pictures of one section, each with its caption."""
+    return "".join(figure(path, caption) for path, caption in pictures.get(key, ()))
