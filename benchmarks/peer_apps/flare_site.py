@@ -9,9 +9,10 @@ from pathlib import Path
 import nvflare.client as flare
 import torch
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
+from nvflare.app_common.executors.client_api import in_process_backend
 
 sys.path.insert(0, sys.argv[1])
-from work import Net, poll_quickly, records, train
+from work import Net, records, train
 
 ROWS, NOTES, POLL_S = int(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
 
@@ -19,7 +20,8 @@ ROWS, NOTES, POLL_S = int(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
 def main() -> None:
     """Train whenever the server asks."""
     torch.set_num_threads(1)
-    poll_quickly(POLL_S)  # runs in the client's process, whose own waiting is meant
+    # This runs in the client's process, which looks for its result every half second.
+    in_process_backend._RESULT_POLL_INTERVAL = POLL_S
     flare.init()
     name = flare.get_site_name()
     index = int(name.rsplit("-", 1)[1])

@@ -67,12 +67,6 @@ def accuracy(model: nn.Module) -> float:
     return float(((model(x)[:, 0] > 0) == (y > 0)).float().mean())
 
 
-def poll_quickly(seconds: float) -> None:
-    """Cut every ``time.sleep`` of this process short: what polls, polls at least that often."""
-    sleep = time.sleep
-    time.sleep = lambda asked: sleep(min(asked, seconds))
-
-
 class Clock:
     """Seconds of runs."""
 
