@@ -151,8 +151,12 @@ def _name_axes(figure: Figure, rows: Sequence[Row], foot: float) -> None:
 
 def _legend(scene: Scene, panels: Sequence[Row]) -> list[Any]:
     from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
-    handles = [Line2D([], [], color="#555555", linewidth=2.2, label="all sites")]
+    handles: list[Any] = [Line2D([], [], color="#555555", linewidth=2.2, label="all sites")]
+    if any(len(row.cells) > 1 for row in panels):
+        band = Patch(facecolor="#555555", alpha=0.18, lw=0, label="least to most of the seeds")
+        handles.append(band)
     if len(scene.sites) > MOST_SITES:
         handles.append(Line2D([], [], color="#B5B5B5", linewidth=0.9, label="each site"))
     else:

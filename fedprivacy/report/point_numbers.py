@@ -24,7 +24,7 @@ def number_points(axes: Any, numbered: Sequence[tuple[str, int]]) -> None:
 
     Args:
         axes: with the points, lines named ``LEVEL`` (level), ``STEPS`` (along both axes in turn)
-            and ``BARS`` (upright, two points each).
+            and ``BARS`` (straight, two points each).
         numbered: the name (gid) of each point's marker, which begins with ``POINT``, and its
             number.
     """
@@ -66,7 +66,7 @@ def _strip(axes: Any, line: Any, scale: float) -> Box:
 
 
 def _pieces(axes: Any, line: Any, scale: float) -> list[Box]:
-    """What each straight piece of a stepped line, or an upright bar, takes; pixels."""
+    """What each straight piece of a stepped line, or a bar, takes; pixels."""
     if line.get_gid() not in (STEPS, BARS):
         return []
     corners = axes.transData.transform(line.get_xydata())

@@ -148,13 +148,13 @@ def _point(axes: Any, point: Point, low: float, x: float) -> None:
     if point.lower is not None:
         start = math.log10(point.lower) if point.lower > 0 else low
         ends = [max(start, low), x]
-        axes.plot(ends, [score.mean] * 2, color=look.colour, lw=0.9, alpha=0.55, zorder=3)
+        axes.plot(ends, [score.mean] * 2, color=look.colour, lw=0.9, alpha=0.55, gid=BARS)
         axes.plot(
             [max(start, low)], [score.mean], marker="|" if point.lower > 0 else _NOTHING,
             color=look.colour, ms=7 if point.lower > 0 else 4.5, zorder=3,
         )  # fmt: skip
-    if point.ceiling:
-        at = math.log10(point.ceiling)
+    if point.ceiling is not None:  # 0: this audit could have shown nothing at all
+        at = max(math.log10(point.ceiling), low) if point.ceiling > 0 else low
         axes.plot([at], [score.mean], color=FAINT, zorder=3, **_CEILING)
     error = score.standard_error or 0.0
     ends = [score.mean - error, score.mean + error]

@@ -125,6 +125,20 @@ def test_a_patient_with_several_records_has_a_panel_and_a_figure_of_its_own(
     assert "made-up events (proved: epsilon 52.50 of each, zero_out, view server_updates" in said
 
 
+def test_an_audit_that_could_show_nothing_is_drawn_with_its_ceiling(factory: ModuleType) -> None:
+    audit = {
+        "epsilon_lower": 0.0, "ceiling": 0.0, "confidence": 0.95, "delta": 1e-5, "unit": "record",
+        "neighbouring": "add_remove", "view": "server_updates",
+        "per_view": {"server_updates": {"epsilon_lower": 0.0, "ceiling": 0.0}},
+    }  # fmt: skip
+    made = stated(factory.make_result("dpsgd"), "record", "zero_out", {"server_updates": 8.9}, 8.9)
+    figure = price_list_figure(make_rows([replace(made, audit=audit)]), 0.2)
+    [axes] = figure.axes
+    markers = [line.get_marker() for line in axes.lines]
+    assert markers.count("<") == 1, "measured 0"
+    assert markers.count(7) == 1, "the most it could show, which is nothing"
+
+
 def test_what_nobody_audited_is_not_said_to_have_been_looked_at(factory: ModuleType) -> None:
     part = replace(factory.make_result("dpsgd", "first_round"), verdict="partial", audit=None)
     seen = replace(factory.make_result("dpsgd", "first_round", seed=1), verdict="partial")
