@@ -12,7 +12,7 @@ from fedprivacy.mechanisms.grad_engines.stacked import StackedSums
 from fedprivacy.mechanisms.sampling import dpsgd_steps, poisson_batches, step_batches
 from fedprivacy.mechanisms.weight_average import WeightAverage
 from fedprivacy.training.cuda_graph import is_recorded
-from fedprivacy.training.stacked.optimizer import StackedOptimizer
+from fedprivacy.training.stacked.optimizer import stacked_optimizer
 from fedprivacy.training.stacked.plan import BatchPlan
 from fedprivacy.training.stacked.recorded import Step
 from fedprivacy.training.stacked.records import StackedBatch
@@ -92,7 +92,7 @@ def run_noisy_steps(
     kind, clipped = _clipped_step(mechanism, task, sums)
     gradient, total = torch.zeros_like(weights), torch.zeros_like(weights)
     losses = weights.new_zeros(len(plan.active), len(weights))
-    optimizer = StackedOptimizer(task.optimizer, weights, gradient, plan.steps)
+    optimizer = stacked_optimizer(task.optimizer, weights, gradient, plan.steps)
     average = WeightAverage(mechanism.ema, weights)
     for step in range(len(plan.active)):
         batch = sites.records.batch(plan.at(step))

@@ -12,8 +12,8 @@ class FlatSgd:
     """SGD with momentum, as ``torch.optim.SGD`` without dampening or weight decay.
 
     Args:
-        weights: ``(d,)`` that is moved.
-        gradient: ``(d,)`` that each step reads.
+        weights: ``(d,)`` that is moved; any shape will do.
+        gradient: of the same shape, which each step reads.
         lr: learning rate.
         momentum: 0: none.
     """
@@ -28,6 +28,13 @@ class FlatSgd:
     def step(self) -> None:
         """Move the weights by the gradient as it is now."""
         self._weights.add_(self._direction(), alpha=-self._lr)
+
+    def keep(self, rows: int) -> None:
+        """Move the first rows alone from now on; the others stay as they are."""
+        if rows < len(self._weights):
+            self._weights, self._gradient = self._weights[:rows], self._gradient[:rows]
+            if self._velocity is not None:
+                self._velocity = self._velocity[:rows]
 
     def _direction(self) -> torch.Tensor:
         if not self._momentum:

@@ -8,7 +8,7 @@ import torch
 
 from fedprivacy.training.cuda_graph import is_recorded
 from fedprivacy.training.plain import plain_batches, plain_steps
-from fedprivacy.training.stacked.optimizer import StackedOptimizer
+from fedprivacy.training.stacked.optimizer import stacked_optimizer
 from fedprivacy.training.stacked.plan import BatchPlan
 from fedprivacy.training.stacked.recorded import StepRecordings
 from fedprivacy.training.stacked.records import StackedBatch
@@ -73,7 +73,7 @@ def run_plain_steps(sites: StackedSites, gradients: MeanGradients, plan: BatchPl
     weights = sites.weights
     gradient = torch.zeros_like(weights)
     losses = weights.new_zeros(len(plan.active), len(weights))
-    optimizer = StackedOptimizer(sites.tasks[0].optimizer, weights, gradient, plan.steps)
+    optimizer = stacked_optimizer(sites.tasks[0].optimizer, weights, gradient, plan.steps)
     for step, k in enumerate(plan.active):
         batch = sites.records.batch(plan.at(step))
         losses[step, :k] = gradients.recordings.run(

@@ -56,9 +56,7 @@ class BatchPlan:
         if is_recorded(device) if uniform is None else uniform:
             widths = (rounded(max(widths)),) * total
         index = torch.full((total, len(batches), max(widths)), records.padding)
-        for site, own in enumerate(batches):
-            step, place = _places(sizes[site])
-            index[step, site, place] = torch.cat(list(own)) + records.starts[site]
+        _fill(index, batches, sizes, records.starts)
         if device.type == "cuda":
             index = index.pin_memory()
         return BatchPlan(index.to(device, non_blocking=True), steps, sizes, active, widths)
@@ -82,9 +80,18 @@ def rounded(width: int) -> int:
     return -(-width // unit) * unit
 
 
-def _places(sizes: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The step, and the place in its batch, of each record of a site's batches end to end."""
-    lengths = torch.tensor(sizes)
-    ends = lengths.cumsum(0)
-    step = torch.arange(len(sizes)).repeat_interleave(lengths)
-    return step, torch.arange(int(ends[-1])) - (ends - lengths)[step]
+def _fill(
+    index: torch.Tensor,
+    batches: Sequence[Sequence[torch.Tensor]],
+    sizes: Sequence[Sequence[int]],
+    starts: Sequence[int],
+) -> None:
+    """Write every batch to the front of its row of ``index``, all of them at once."""
+    lengths = torch.tensor([size for own in sizes for size in own])
+    site = torch.arange(len(sizes)).repeat_interleave(torch.tensor([len(own) for own in sizes]))
+    step = torch.cat([torch.arange(len(own)) for own in sizes])
+    rows = torch.cat([batch for own in batches for batch in own])
+    first = (step * index.shape[1] + site) * index.shape[2]
+    before = lengths.cumsum(0) - lengths
+    place = torch.arange(len(rows)) + (first - before).repeat_interleave(lengths)
+    index.view(-1)[place] = rows + torch.tensor(starts)[site].repeat_interleave(lengths)
