@@ -55,6 +55,7 @@ _REFERENCES: dict[str, Look] = {
     "central": Look("#555555", "", (0, (8, 2, 2, 2))),
     "local": Look("#777777", "", (0, (1.5, 1.5))),
 }
+_DARKER, _LIGHTER = 0.6, 0.6
 CHANCE = Look("#9A9A9A", "", "-")
 
 
@@ -70,6 +71,24 @@ def look_of(algorithm: str, federation: str) -> Look:
         return own
     baseline = reference_look(federation)
     return Look(baseline.colour, own.marker, baseline.dash)
+
+
+def shaded(colour: str, place: int, of: int) -> str:
+    """A colour from darker to lighter, so that ``of`` entities of one hue differ in grey too.
+
+    Args:
+        colour: ``#RRGGBB``; the one of a single entity.
+        place: of the entity, from 0.
+        of: how many share the colour.
+    """
+    if of == 1:
+        return colour
+    share = place / (of - 1)
+    towards, weight = (
+        (0, _DARKER * (1 - 2 * share)) if share < 0.5 else (255, _LIGHTER * (2 * share - 1))
+    )
+    parts = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
+    return "#" + "".join(f"{round(part + weight * (towards - part)):02X}" for part in parts)
 
 
 def site_look(index: int) -> Look:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedprivacy.pricing.frontier import pareto
 from fedprivacy.report.canvas import new_figure
+from fedprivacy.report.measured_bars import CEILING, NOTHING, draw_measured
 from fedprivacy.report.palette import CHANCE, FAINT, HAIRLINE, INK, algorithm_look, reference_look
 from fedprivacy.report.point_numbers import BARS, LEVEL, POINT, STEPS, number_points
 from fedprivacy.report.price_points import Kind, Point, panels
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 _PANEL_WIDTH, _PANEL_HEIGHT, _LEFT = 4.4, 3.4, 0.62
 _CHARACTER, _LINE, _EXTRAS, _SHADE = 0.066, 0.155, 11, 0.06
 _FEWEST_DECADES, _APART = 1.5, 0.065
-_NOTHING = "<"
-_CEILING: dict[str, Any] = {"marker": 7, "ms": 4.5}
 
 
 def price_list_figure(rows: Sequence[Row], collapse_fraction: float) -> Figure | None:
@@ -78,8 +77,7 @@ def _panel(axes: Any, kind: Kind, points: Sequence[Point], fraction: float) -> N
     floor = _references(axes, points, fraction)
     _front(axes, points, places)
     for point in points:
-        _point(axes, point, low, places[id(point)])
-    _shade(axes, floor)
+        _point(axes, point, places[id(point)])
     axes.axvline(high + 0.05, color=HAIRLINE, lw=0.8, ls=(0, (2, 2)))
     ticks = [t for t in range(math.floor(low), math.ceil(high) + 1) if low <= t <= high]
     decades = range(math.floor(low), math.ceil(high))
@@ -88,6 +86,9 @@ def _panel(axes: Any, kind: Kind, points: Sequence[Point], fraction: float) -> N
     middle = (begin + end) / 2
     axes.set_xticks([*shown, middle], [*(f"{10**t:.3g}" for t in shown), "infinite"])
     axes.set_xlim(low, end + beside)
+    axes.set_ylim(axes.get_ylim())
+    draw_measured(axes, points, places, low)
+    _shade(axes, floor)
     axes.set_xlabel("proven epsilon (upper bound)")
     axes.set_ylabel(points[0].row.metric)
     unit, relation, view, delta = kind
@@ -141,21 +142,10 @@ def _places(points: Sequence[Point], begin: float, apart: float) -> dict[int, fl
     return {id(p): beside.get(id(p), math.log10(max(p.epsilon, 1e-3))) for p in points}
 
 
-def _point(axes: Any, point: Point, low: float, x: float) -> None:
+def _point(axes: Any, point: Point, x: float) -> None:
     score = point.row.score
     assert score is not None
     look = algorithm_look(point.row.first.algorithm)
-    if point.lower is not None:
-        start = math.log10(point.lower) if point.lower > 0 else low
-        ends = [max(start, low), x]
-        axes.plot(ends, [score.mean] * 2, color=look.colour, lw=0.9, alpha=0.55, gid=BARS)
-        axes.plot(
-            [max(start, low)], [score.mean], marker="|" if point.lower > 0 else _NOTHING,
-            color=look.colour, ms=7 if point.lower > 0 else 4.5, zorder=3,
-        )  # fmt: skip
-    if point.ceiling is not None:  # 0: this audit could have shown nothing at all
-        at = max(math.log10(point.ceiling), low) if point.ceiling > 0 else low
-        axes.plot([at], [score.mean], color=FAINT, zorder=3, **_CEILING)
     error = score.standard_error or 0.0
     ends = [score.mean - error, score.mean + error]
     axes.plot([x, x], ends, color=look.colour, lw=0.9, zorder=4, gid=BARS)
@@ -191,9 +181,9 @@ def _legend(
         Line2D([], [], ls="", marker="o", color=FAINT, mfc="white", label="nothing proved"),
         Line2D([], [], ls="", marker="$I$", ms=7, color=FAINT, label="± standard error"),
         Line2D([], [], color=FAINT, lw=1.0, label="not beaten in both"),
-        Line2D([], [], color=FAINT, marker="|", ms=7, lw=0.9, label="measured at least"),
-        Line2D([], [], ls="", color=FAINT, marker=_NOTHING, ms=4.5, label="measured 0"),
-        Line2D([], [], ls="", color=FAINT, label="most it could show", **_CEILING),
+        Line2D([], [], color=FAINT, marker="|", ms=5.5, lw=0.9, label="measured at least"),
+        Line2D([], [], ls="", color=FAINT, marker=NOTHING, ms=4.5, label="measured 0"),
+        Line2D([], [], ls="", color=FAINT, label="most it could show", **CEILING),
         *(_baseline(name) for name in federations),
         Line2D([], [], color=CHANCE.colour, lw=0.8, label="chance"),
         Patch(facecolor="#000000", alpha=_SHADE, label="collapse"),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fedprivacy.audit.membership import Membership, membership, roc
 from fedprivacy.audit.shadow import lira, rmia
 from fedprivacy.report.canvas import new_figure
-from fedprivacy.report.palette import FAINT, INK, look_of
+from fedprivacy.report.palette import FAINT, INK, look_of, shaded
 from fedprivacy.report.rows import Row
 from fedprivacy.report.words import dataset_title
 from fedprivacy.result import cell_folders
@@ -115,7 +115,8 @@ def _standardised(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 def roc_figure(found: Sequence[Attack]) -> Figure | None:
     """ROC curves of one dataset on log axes, one panel for each attack; None without any.
 
-    Algorithms differ in colour and marker, schedules in their line; the legend stands below.
+    Algorithms differ in colour, schedules in their line, settings in marker and shade; the legend
+    stands below.
     """
     names = list(dict.fromkeys(attack.name for attack in found))
     if not names:
@@ -164,21 +165,22 @@ def _looks(found: Sequence[Attack]) -> dict[str, dict[str, Any]]:
     alike: dict[tuple[str, str], list[str]] = {}
     for label, row in rows.items():
         alike.setdefault((row.first.algorithm, row.first.schedule), []).append(label)
-    looks = {
-        label: _style(row, alike[row.first.algorithm, row.first.schedule].index(label))
-        for label, row in rows.items()
-    }
+    looks = {}
+    for label, row in rows.items():
+        same = alike[row.first.algorithm, row.first.schedule]
+        looks[label] = _style(row, same.index(label), len(same))
     return {**looks, "guessing": _GUESSING}
 
 
-def _style(row: Row, place: int) -> dict[str, Any]:
-    """Look of a row; ``place`` tells it from others of the same algorithm and schedule."""
+def _style(row: Row, place: int, of: int) -> dict[str, Any]:
+    """Look of a row; marker and shade tell it from the others of its algorithm and schedule."""
     look = look_of(row.first.algorithm, row.first.federation)
     dash = _DASHES.get(row.first.schedule, "-") if row.protected else look.dash
     marker = look.marker if place == 0 else _MARKERS[(place - 1) % len(_MARKERS)]
-    filled = look.colour if row.proved else "white"
+    colour = shaded(look.colour, place, of)
+    filled = colour if row.proved else "white"
     return {
-        "color": look.colour, "ls": dash, "lw": 1.3, "marker": marker, "ms": 4.2, "mfc": filled,
+        "color": colour, "ls": dash, "lw": 1.3, "marker": marker, "ms": 4.2, "mfc": filled,
     }  # fmt: skip
 
 

@@ -259,3 +259,22 @@ def _config(
         group, _, leaf = key.partition(".")
         config[group][leaf] = value
     return config
+
+
+def claim(unit: str, relation: str, view: str, epsilon: float | None, cap: float = 0.05) -> dict:
+    return {
+        "unit": unit, "neighbouring": relation, "view": view, "epsilon": epsilon,
+        "infinite": epsilon is None, "max_tpr_at_fpr": {"0.01": cap},
+    }  # fmt: skip
+
+
+def stated(result, unit: str, relation: str, views: dict[str, float | None], patient=None):
+    """The result with claims for its own unit by view, and for a patient."""
+    own = views["server_updates"]
+    privacy = {
+        **result.privacy, "unit": unit, "neighbouring": relation, "view": "server_updates",
+        "delta": 1e-5, "epsilon": own, "infinite": own is None,
+        "per_view": {v: claim(unit, relation, v, e) for v, e in views.items()},
+        "per_unit": {"patient": claim("patient", relation, "server_updates", patient)},
+    }  # fmt: skip
+    return replace(result, privacy=privacy)

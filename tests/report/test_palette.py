@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 from matplotlib.colors import to_rgb
 from matplotlib.markers import MarkerStyle
 
-from fedprivacy.report.palette import algorithm_look, reference_look, site_look
+from fedprivacy.report.palette import algorithm_look, reference_look, shaded, site_look
 from fedprivacy.report.words import ALGORITHMS, FEDERATIONS
 
 
@@ -22,3 +24,10 @@ def test_sites_and_references_differ_in_more_than_colour() -> None:
 def test_no_site_has_the_colour_of_an_algorithm() -> None:
     sites = {site_look(index).colour for index in range(6)}
     assert sites.isdisjoint({algorithm_look(name).colour for name in ALGORITHMS})
+
+
+def test_entities_of_one_hue_grow_lighter() -> None:
+    assert shaded("#0072B2", 0, 1) == "#0072B2"
+    assert shaded("#0072B2", 1, 3) == "#0072B2"
+    grey = [sum(to_rgb(shaded("#0072B2", place, 6))) for place in range(6)]
+    assert all(b - a > 0.1 for a, b in pairwise(grey))

@@ -25,33 +25,14 @@ from fedprivacy.report.price_table import (
 from fedprivacy.report.rows import make_rows
 
 
-def claim(unit: str, relation: str, view: str, epsilon: float | None, cap: float = 0.05) -> dict:
-    return {
-        "unit": unit, "neighbouring": relation, "view": view, "epsilon": epsilon,
-        "infinite": epsilon is None, "max_tpr_at_fpr": {"0.01": cap},
-    }  # fmt: skip
-
-
-def stated(result, unit: str, relation: str, views: dict[str, float | None], patient=None):
-    """The result with claims for its own unit by view, and for a patient."""
-    own = views["server_updates"]
-    privacy = {
-        **result.privacy, "unit": unit, "neighbouring": relation, "view": "server_updates",
-        "delta": 1e-5, "epsilon": own, "infinite": own is None,
-        "per_view": {v: claim(unit, relation, v, e) for v, e in views.items()},
-        "per_unit": {"patient": claim("patient", relation, "server_updates", patient)},
-    }  # fmt: skip
-    return replace(result, privacy=privacy)
-
-
 @pytest.fixture
 def rows(factory: ModuleType):
     dpsgd = [
-        stated(factory.make_result("dpsgd", schedule), "record", "zero_out",
+        factory.stated(factory.make_result("dpsgd", schedule), "record", "zero_out",
                {"server_updates": eps, "aggregate": eps, "final_model": eps}, eps)
         for schedule, eps in (("every_round", 8.0), ("first_round", None))
     ]  # fmt: skip
-    central = stated(
+    central = factory.stated(
         factory.make_result("svt"), "site", "zero_out",
         {"server_updates": None, "aggregate": 4.0, "final_model": 4.0},
     )  # fmt: skip
@@ -88,13 +69,17 @@ def test_without_protection_there_is_no_list(factory: ModuleType) -> None:
     assert price_text(price_tables([], {})) == "no protection to price\n"
 
 
-def test_a_clinician_is_told_only_what_is_proved_for_patients(rows) -> None:
+def test_a_clinician_is_told_only_what_is_proved_for_patients(rows, factory: ModuleType) -> None:
     every, first = (r for r in rows if r.first.algorithm == "dpsgd")
     said = clinician(every.privacy, "patients")
     assert said.startswith("any attacker who tolerates 1 % false alarms finds at most 5.0 % of the")
     assert "zero_out" in said
     assert clinician(first.privacy, "patients") == NO_BOUND
-    whole = {"per_unit": {"patient": claim("patient", "zero_out", "server_updates", 9.0, 0.99301)}}
+    whole = {
+        "per_unit": {
+            "patient": factory.claim("patient", "zero_out", "server_updates", 9.0, 0.99301)
+        }
+    }
     assert "excludes next to nothing (proved: epsilon" in clinician(whole, "patients")
     assert "100 %" not in clinician(whole, "patients")
     assert clinician(None, "patients") == NO_BOUND
@@ -103,10 +88,10 @@ def test_a_clinician_is_told_only_what_is_proved_for_patients(rows) -> None:
 def test_a_patient_with_several_records_has_a_panel_and_a_figure_of_its_own(
     factory: ModuleType,
 ) -> None:
-    made = stated(
+    made = factory.stated(
         factory.make_result("dpsgd"), "record", "zero_out", {"server_updates": 8.9}, patient=52.5
     )
-    same = stated(
+    same = factory.stated(
         factory.make_result("dpsgd"), "record", "zero_out", {"server_updates": 8.9}, patient=8.9
     )
     [row] = make_rows([made])
@@ -131,7 +116,9 @@ def test_an_audit_that_could_show_nothing_is_drawn_with_its_ceiling(factory: Mod
         "neighbouring": "add_remove", "view": "server_updates",
         "per_view": {"server_updates": {"epsilon_lower": 0.0, "ceiling": 0.0}},
     }  # fmt: skip
-    made = stated(factory.make_result("dpsgd"), "record", "zero_out", {"server_updates": 8.9}, 8.9)
+    made = factory.stated(
+        factory.make_result("dpsgd"), "record", "zero_out", {"server_updates": 8.9}, 8.9
+    )
     figure = price_list_figure(make_rows([replace(made, audit=audit)]), 0.2)
     [axes] = figure.axes
     markers = [line.get_marker() for line in axes.lines]
@@ -175,17 +162,17 @@ def test_what_is_infinite_for_a_record_stands_in_every_panel_of_records(
     factory: ModuleType,
 ) -> None:
     """Nothing proved is nothing proved, whatever relation it was asked for; a number is not."""
-    dpsgd = stated(factory.make_result("dpsgd"), "record", "zero_out",
+    dpsgd = factory.stated(factory.make_result("dpsgd"), "record", "zero_out",
                    {"server_updates": 8.0, "aggregate": 8.0, "final_model": 8.0})  # fmt: skip
     views = {"server_updates": None, "aggregate": None, "final_model": None}
     audit = {"epsilon_lower": 2.5, "ceiling": 3.0, "confidence": 0.95, "delta": 1e-5,
              "unit": "record", "neighbouring": "zero_out", "view": "server_updates"}  # fmt: skip
     raw, bounded = (
-        stated(factory.make_result(name), "site", "replace_one", views)
+        factory.stated(factory.make_result(name), "site", "replace_one", views)
         for name in ("svt", "gaussian")
     )
     for number, (cell, epsilon) in enumerate(((raw, None), (bounded, 24.0))):
-        record = claim("record", "replace_one", "server_updates", epsilon)
+        record = factory.claim("record", "replace_one", "server_updates", epsilon)
         changed = {**cell.privacy, "per_unit": {"record": record}}
         both = replace(cell, privacy=changed, audit=audit)
         raw, bounded = (both, bounded) if number == 0 else (raw, both)
