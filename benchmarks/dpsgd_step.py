@@ -31,12 +31,13 @@ from common.machine import machine
 from torch import nn
 
 from fedprivacy.mechanisms.grad_engines.choose import build_engine, fastest_engine
+from fedprivacy.memory import keep_freed_memory
 from fedprivacy.models.density_cnn import DensityCnn
 from fedprivacy.models.mlp import Mlp
 from fedprivacy.models.unet3d import UNet3d
-from fedprivacy.training.flat_gradient import flat_gradient
 from fedprivacy.training.losses import LOSSES, Loss
 from fedprivacy.training.parameters import FlatParameters
+from fedprivacy.training.task import OptimizerSpec
 
 CLIP, SIGMA, RATE = 1.0, 1.0, 0.05
 
@@ -85,6 +86,7 @@ CASES = {
 
 def make_step(case: Case, contender: str, device: str = "cpu") -> Callable[[], None]:
     """One step of a contender, on a model and a batch of its own."""
+    keep_freed_memory()
     torch.manual_seed(0)
     model = case.model().to(device)
     x, y = (tensor.to(device) for tensor in case.batch())
@@ -112,15 +114,15 @@ def _ours(
     parameters = FlatParameters(model)
     engine = build_engine(engine_name, model, case.loss, record=x.shape[1:])
     generator = torch.Generator(x.device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
+    # As DpSgd takes a round's steps: all gradients are one vector.
+    gradient = torch.zeros_like(parameters.flat)
+    optimizer = OptimizerSpec("sgd", RATE).build(parameters, gradient)
 
     def step() -> None:
-        # As DpSgd takes its steps: the parameters' gradients are views of one vector.
-        with flat_gradient(parameters) as gradient:
-            clipped = engine.clipped_sum(x, y, CLIP)
-            gradient.normal_(generator=generator).mul_(SIGMA * CLIP)
-            gradient.add_(clipped.total).div_(len(x))
-            optimizer.step()
+        clipped = engine.clipped_sum(x, y, CLIP)
+        gradient.normal_(generator=generator).mul_(SIGMA * CLIP)
+        gradient.add_(clipped.total).div_(len(x))
+        optimizer.step()
 
     return step
 

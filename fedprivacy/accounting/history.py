@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
+from functools import lru_cache
 
 from dp_accounting import dp_event as dp
 
@@ -28,9 +29,15 @@ def history(events: Iterable[dp.DpEvent]) -> History | None:
     Raises:
         AccountingError: sampling is applied to something whose amplification is not known.
     """
+    return _history(tuple(events))
+
+
+@lru_cache(maxsize=4096)
+def _history(events: tuple[dp.DpEvent, ...]) -> History | None:
+    """See ``history``; sites and rounds of a cell mostly have equal events."""
     counts: Counter[dp.DpEvent] = Counter()
-    for event in events:
-        _count(event, 1, counts)
+    for event, times in Counter(events).items():
+        _count(event, times, counts)
     if any(_unprotected(event) for event in counts):
         return None
     precision = [

@@ -63,8 +63,17 @@ class _Mixture:
         """x with ``loss(x)`` equal to each of ``losses``; -inf at or below the lowest loss."""
         result = np.full_like(losses, -np.inf)
         reached = losses > self.lowest_loss
-        wanted = losses[reached]
         moving = self.shifts > 0
+        result[reached] = self._inverse(losses[reached], moving)
+        return result
+
+    def _inverse(self, wanted: Array, moving: NDArray[np.bool_]) -> Array:
+        """The same above the lowest loss."""
+        if moving.sum() == 1:
+            # log(w + exp(constant + shift x)) in closed form: w moves nowhere.
+            [shift], [constant] = self.shifts[moving], self.constants[moving]
+            rest = np.log1p(-np.exp(self.lowest_loss - wanted))
+            return np.asarray((wanted + rest - constant) / shift)
         # One component alone reaches the loss further right than all together do.
         starts = np.subtract.outer(wanted, self.constants[moving]) / self.shifts[moving]
         x = starts.min(axis=-1)
@@ -76,8 +85,7 @@ class _Mixture:
             x = x - step
             if np.all(np.abs(step) <= 1e-12 * (1 + np.abs(x))):
                 break
-        result[reached] = x
-        return result
+        return np.asarray(x)
 
     def delta_remove(self, losses: Array) -> Array:
         """P(loss > e) - exp(e) Q(loss > e) for each e of ``losses``."""

@@ -162,6 +162,12 @@ def privacy_statement(
     main = claim(ledger, subject, view, delta, records_per_patient)
     releases = main.events or ledger.events
     worst, protected = main.total, main.protected
+
+    def other(one: Unit, seen: View) -> Claim:
+        if (one, seen) == (subject, view):
+            return main
+        return claim(ledger, one, seen, delta, records_per_patient)
+
     return PrivacyStatement(
         unit=subject,
         neighbouring=main.neighbouring or _first_relation(ledger),
@@ -184,8 +190,8 @@ def privacy_statement(
         caps=caps(main),
         claim=main,
         exposed_rounds=tuple(sorted(event.round for event in exposed(releases))),
-        per_unit={one: claim(ledger, one, view, delta, records_per_patient) for one in UNITS},
-        per_view={one: claim(ledger, subject, one, delta, records_per_patient) for one in VIEWS},
+        per_unit={one: other(one, view) for one in UNITS},
+        per_view={one: other(subject, one) for one in VIEWS},
         records_per_patient=records_per_patient,
     )
 

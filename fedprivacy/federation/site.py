@@ -29,6 +29,7 @@ from fedprivacy.mechanisms.base import Mechanism
 from fedprivacy.mechanisms.registry import build_mechanism
 from fedprivacy.mechanisms.server import ServerSide, source_of, unprotected_news
 from fedprivacy.mechanisms.statements import events_of
+from fedprivacy.memory import keep_freed_memory
 from fedprivacy.metrics import evidence
 from fedprivacy.models.registry import build_model
 from fedprivacy.schedules import strengths
@@ -86,6 +87,7 @@ class CellRuntime:
     """One cell's model, mechanism and data in one process, shared by the sites it plays."""
 
     def __init__(self, config: CellConfig) -> None:
+        keep_freed_memory()
         self.config = config
         self.device = resolve_device(config.device)
         self.data: FederatedData = load_data(config.dataset)

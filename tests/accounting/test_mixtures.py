@@ -62,3 +62,26 @@ def test_never_below_the_true_profile():
         )
         found = priced.get_delta_for_epsilon(value)
         assert exact - 1e-9 <= found <= exact * 1.001 + 1e-9
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 8.0])
+@pytest.mark.parametrize("rate", [1e-4, 0.05, 0.9])
+@pytest.mark.parametrize("steps", [1, 300])
+def test_a_subsampled_gaussian_lies_between_what_dp_accounting_rounds_down_and_up(
+    sigma: float, rate: float, steps: int
+) -> None:
+    grid = 1e-2
+    ours = mixture_pld(sigma, (0.0, 1.0), (1.0 - rate, rate), grid).self_compose(steps)
+    down, up = (
+        plds.from_gaussian_mechanism(
+            sigma,
+            sampling_prob=rate,
+            value_discretization_interval=grid,
+            pessimistic_estimate=worse,
+        ).self_compose(steps)
+        for worse in (False, True)
+    )
+    for delta in (1e-2, 1e-5, 1e-9):
+        epsilon = ours.get_epsilon_for_delta(delta)
+        assert epsilon >= down.get_epsilon_for_delta(delta) - 1e-9
+        assert epsilon == pytest.approx(up.get_epsilon_for_delta(delta), rel=1e-4, abs=1e-5)

@@ -87,9 +87,11 @@ class BookkeepingEngine:
         self._model, self._loss, self._layers = model, loss, layers
         self._contribution = contribution
         self._chunk = chunk or max(1, CHUNK // contribution.views)
-        self._order = [
-            (name, kind) for name, layer in layers.items() for kind, _ in layer.named_parameters()
-        ]
+        self._shapes = {
+            (name, kind): parameter.shape
+            for name, layer in layers.items()
+            for kind, parameter in layer.named_parameters()
+        }
 
     def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: Bound) -> ClippedSum:
         """See ``GradEngine.clipped_sum``.
@@ -100,17 +102,17 @@ class BookkeepingEngine:
         """
         rule, k = self._contribution.clipping, self._contribution.views
         result = empty_sum(self._model, rule.counts)
-        parameters = [self._layers[name].get_parameter(kind) for name, kind in self._order]
-        shapes = [p.shape for p in parameters]
-        views = dict(zip(self._order, split_views(result.total, shapes), strict=True))
+        parts = split_views(result.total, list(self._shapes.values()))
+        views = dict(zip(self._shapes, parts, strict=True))
         for x_part, y_part in physical_batches(x, y, self._chunk):
             if k > 1:
                 x_part, y_part = x_part.flatten(0, 1), y_part.flatten(0, 1)
             loss, uses = self._forward(x_part, y_part)
             deltas = torch.autograd.grad(
-                # The loss is a mean; its sum has the views' own derivatives.
-                loss * len(x_part),
+                loss,
                 [use.output for use in uses],
+                # The loss is a mean; its sum has the views' own derivatives.
+                loss.new_full((), len(x_part)),
                 allow_unused=True,
                 materialize_grads=True,
             )
@@ -144,7 +146,7 @@ class BookkeepingEngine:
     def _square(self, use: _Use, delta: torch.Tensor) -> torch.Tensor:
         k, biased = self._contribution.views, self._layers[use.layer].bias is not None
         if k == 1:
-            return delta.square().sum(1) * (use.input.square().sum(1) + biased)
+            return _row_squares(delta) * (_row_squares(use.input) + biased)
         # In float64: where views nearly cancel, rounding must not hide what is left of them.
         by_view = (part.double().view(-1, k, part.shape[1]) for part in (delta, use.input))
         of_delta, of_input = (torch.bmm(part, part.transpose(1, 2)) for part in by_view)
@@ -159,13 +161,22 @@ class BookkeepingEngine:
         factors: torch.Tensor,
     ) -> None:
         k, of_layer = self._contribution.views, dict(zip(self._layers, factors, strict=True))
+        # Deltas may share memory, so none is scaled in place; one block serves them all.
+        block = deltas[0].new_empty(max(delta.numel() for delta in deltas))
         for use, delta in zip(uses, deltas, strict=True):
             factor = of_layer[use.layer]
             share = factor if k == 1 else (factor / k).repeat_interleave(k)
-            clipped = delta * share.unsqueeze(1)
+            clipped = block[: delta.numel()].view_as(delta)
+            torch.mul(delta, share.unsqueeze(1), out=clipped)
             views[use.layer, "weight"].addmm_(clipped.T, use.input)
             if (use.layer, "bias") in views:
                 views[use.layer, "bias"].add_(clipped.sum(0))
+
+
+def _row_squares(rows: torch.Tensor) -> torch.Tensor:
+    """Squared norms ``(b,)`` of rows, without as many squares in between."""
+    norms: torch.Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return norms.square()
 
 
 def _recorder(
