@@ -165,7 +165,8 @@ def _cumulative(
             break
         finite.append(parts)
     values = list(_running(finite, delta, neighbouring, INTERVAL, math.inf))
-    fine = _running(finite, delta, neighbouring, FINE_INTERVAL, FINE_BELOW)
+    small = bool(values) and min(values) < FINE_BELOW
+    fine = _running(finite, delta, neighbouring, FINE_INTERVAL, FINE_BELOW) if small else ()
     for index, value in enumerate(fine):
         if values[index] < FINE_BELOW:
             values[index] = value
