@@ -87,6 +87,7 @@ class BookkeepingEngine:
         self._model, self._loss, self._layers = model, loss, layers
         self._contribution = contribution
         self._chunk = chunk or max(1, CHUNK // contribution.views)
+        self._biased = all(layer.bias is not None for layer in layers.values())
         self._shapes = {
             (name, kind): parameter.shape
             for name, layer in layers.items()
@@ -139,14 +140,23 @@ class BookkeepingEngine:
 
     def _squares(self, uses: list[_Use], deltas: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Squared norms ``(layers, b)`` of each record's gradient; 0 for layers without use."""
+        if self._contribution.views == 1 and self._all_once(uses):
+            # All layers together: many small steps cost a small network more than the norms do.
+            of_delta = torch.stack([_row_norms(delta) for delta in deltas])
+            of_input = torch.stack([_row_norms(use.input) for use in uses])
+            return of_delta.square_().mul_(of_input.square_().add_(1))
         found = {u.layer: self._square(u, d) for u, d in zip(uses, deltas, strict=True)}
         nothing = torch.zeros_like(next(iter(found.values())))
         return torch.stack([found.get(name, nothing) for name in self._layers])
 
+    def _all_once(self, uses: list[_Use]) -> bool:
+        """Whether every layer was used, in the order of the model, and has a bias."""
+        return self._biased and [use.layer for use in uses] == list(self._layers)
+
     def _square(self, use: _Use, delta: torch.Tensor) -> torch.Tensor:
         k, biased = self._contribution.views, self._layers[use.layer].bias is not None
         if k == 1:
-            return _row_squares(delta) * (_row_squares(use.input) + biased)
+            return _row_norms(delta).square() * (_row_norms(use.input).square() + biased)
         # In float64: where views nearly cancel, rounding must not hide what is left of them.
         by_view = (part.double().view(-1, k, part.shape[1]) for part in (delta, use.input))
         of_delta, of_input = (torch.bmm(part, part.transpose(1, 2)) for part in by_view)
@@ -173,10 +183,10 @@ class BookkeepingEngine:
                 views[use.layer, "bias"].add_(clipped.sum(0))
 
 
-def _row_squares(rows: torch.Tensor) -> torch.Tensor:
-    """Squared norms ``(b,)`` of rows, without as many squares in between."""
+def _row_norms(rows: torch.Tensor) -> torch.Tensor:
+    """Norms ``(b,)`` of rows, without as many squares in between."""
     norms: torch.Tensor = torch.linalg.vector_norm(rows, dim=1)
-    return norms.square()
+    return norms
 
 
 def _recorder(
