@@ -62,8 +62,8 @@ def _sums(probs: NDArray[np.float64], other: pld_pmf.DensePLDPmf) -> NDArray[np.
 
 
 def _step_up(size: int) -> int:
-    """At least ``size``, by a sixteenth more at most, so that few lengths occur."""
-    unit = 1 << max(0, size.bit_length() - 5)
+    """At least ``size``, by a quarter more at most, so that few lengths occur."""
+    unit = 1 << max(0, size.bit_length() - 3)
     return -(-size // unit) * unit
 
 
