@@ -195,6 +195,8 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
                 "accuracy": good[0]["accuracy"],
                 "version": good[0]["version"],
             }
+            if lost := [str(one) for one in runs if not isinstance(one, dict)]:
+                rows[case][name]["runs_failed"] = lost
             if "start_and_stop_s" in good[0]:
                 apart = statistics.median(one["start_and_stop_s"] for one in good)
                 rows[case][name]["start_and_stop_s"] = round(apart, 2)
@@ -219,6 +221,7 @@ def faults(rows: dict[str, Any]) -> list[str]:
         for name, row in by_name.items():
             if case in UNTARGETED or str(row.get("failed", "")).startswith("not run"):
                 continue
+            found += [f"{case}: {name}: {one}" for one in row.get("runs_failed", ())]
             if "failed" in row:
                 found.append(f"{case}: {name}: {row['failed']}")
             elif name not in ("bare loop", "fedprivacy") and row["times_ours"] <= 1:

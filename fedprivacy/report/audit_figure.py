@@ -208,8 +208,8 @@ def falsified(rows: Sequence[Row]) -> str:
     ]
     largest, ceiling = max(found)
     bound = (
-        f"The largest lower bound on the epsilon of one record is {largest:.2f}, of at most "
-        f"{ceiling:.2f} that its audit could have shown."
+        f"Among protected cells the largest lower bound on the epsilon of one record is "
+        f"{largest:.2f}, of at most {ceiling:.2f} that its audit could have shown."
     )
     silent = len(cells) - len(tested)
     if not tested:

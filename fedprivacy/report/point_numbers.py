@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -46,17 +47,30 @@ def number_points(axes: Any, numbered: Sequence[tuple[str, int]]) -> None:
         options = [
             (dx, dy, _box(x + dx * scale, y + dy * scale, wide, 4.5 * scale)) for dx, dy in _AROUND
         ]
+        others = [spot for other, spot in spots.items() if other != gid]
         near = [zone for other, zone in zones.items() if other != gid] + [own[gid], *taken]
-        dx, dy, box = min(
-            options,
-            key=lambda o: sum(_overlap(o[2], other) for other in near) + _outside(axes, o[2]),
-        )
+        dx, dy, box = min(options, key=lambda option: _cost(axes, option, spots[gid], others, near))
         taken.append(box)
         axes.annotate(
             str(number), places[gid], xytext=(dx, dy), textcoords="offset points", ha="center",
             va="center", fontsize=6.5, color=INK, zorder=6,
             path_effects=[withStroke(linewidth=1.6, foreground="white")],
         )  # fmt: skip
+
+
+def _cost(
+    axes: Any,
+    option: tuple[float, float, Box],
+    own: Sequence[float],
+    others: Sequence[Sequence[float]],
+    near: Sequence[Box],
+) -> float:
+    """What a place covers, in pixels squared; whoever stands nearer than its own point is worse."""
+    box = option[2]
+    middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    area = (box[2] - box[0]) * (box[3] - box[1])
+    nearer = sum(math.dist(middle, spot) < 1.2 * math.dist(middle, own) for spot in others)
+    return sum(_overlap(box, one) for one in near) + _outside(axes, box) + area * nearer
 
 
 def _strip(axes: Any, line: Any, scale: float) -> Box:

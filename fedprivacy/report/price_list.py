@@ -181,7 +181,9 @@ def _legend(
         Line2D([], [], ls="", marker="o", color=FAINT, mfc="white", label="nothing proved"),
         Line2D([], [], ls="", marker="$I$", ms=7, color=FAINT, label="± standard error"),
         Line2D([], [], color=FAINT, lw=1.0, label="not beaten in both"),
-        Line2D([], [], color=FAINT, marker="|", ms=5.5, lw=0.9, label="measured at least"),
+        Line2D(
+            [], [], color=FAINT, marker="|", ms=5.5, lw=0.9, label="measured at least, add_remove"
+        ),
         Line2D([], [], ls="", color=FAINT, marker=NOTHING, ms=4.5, label="measured 0"),
         Line2D([], [], ls="", color=FAINT, label="most it could show", **CEILING),
         *(_baseline(name) for name in federations),

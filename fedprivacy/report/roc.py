@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -165,22 +166,25 @@ def _looks(found: Sequence[Attack]) -> dict[str, dict[str, Any]]:
     alike: dict[tuple[str, str], list[str]] = {}
     for label, row in rows.items():
         alike.setdefault((row.first.algorithm, row.first.schedule), []).append(label)
-    looks = {}
+    looks: dict[str, dict[str, Any]] = {}
+    taken = {look_of(row.first.algorithm, row.first.federation).marker for row in rows.values()}
+    free = itertools.cycle([marker for marker in _MARKERS if marker not in taken] or _MARKERS)
     for label, row in rows.items():
         same = alike[row.first.algorithm, row.first.schedule]
-        looks[label] = _style(row, same.index(label), len(same))
+        marker = None if label == same[0] else next(free)
+        looks[label] = _style(row, same.index(label), len(same), marker)
     return {**looks, "guessing": _GUESSING}
 
 
-def _style(row: Row, place: int, of: int) -> dict[str, Any]:
+def _style(row: Row, place: int, of: int, marker: str | None) -> dict[str, Any]:
     """Look of a row; marker and shade tell it from the others of its algorithm and schedule."""
     look = look_of(row.first.algorithm, row.first.federation)
     dash = _DASHES.get(row.first.schedule, "-") if row.protected else look.dash
-    marker = look.marker if place == 0 else _MARKERS[(place - 1) % len(_MARKERS)]
     colour = shaded(look.colour, place, of)
     filled = colour if row.proved else "white"
     return {
-        "color": colour, "ls": dash, "lw": 1.3, "marker": marker, "ms": 4.2, "mfc": filled,
+        "color": colour, "ls": dash, "lw": 1.3, "marker": marker or look.marker, "ms": 4.2,
+        "mfc": filled,
     }  # fmt: skip
 
 

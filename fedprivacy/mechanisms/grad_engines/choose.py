@@ -42,8 +42,8 @@ _LARGE = {nn.Conv1d: 2**14, nn.Conv2d: 2**14, nn.Conv3d: 2**17}
 def fastest_engine(model: nn.Module, record: Sequence[int] | None = None) -> str:
     """What ``auto`` stands for, as measured on one CPU thread (``benchmarks/dpsgd_step.py``).
 
-    All-Linear networks: bookkeeping (1.1 to 1.3 times a plain step; Opacus' hooks 45 to 53).
-    Convolutions: vmap (1.1 to 1.5), but for large records loop (0.8 on images of 128x128, 1.1 on
+    All-Linear networks: bookkeeping (1.1 to 1.4 times a plain step; Opacus' hooks 45 to 90).
+    Convolutions: vmap (1.1 to 1.6), but for large records loop (0.8 on images of 128x128, 1.1 on
     volumes of 48x60x48, where it needs less memory than a plain step; up to 5 on small ones). On
     other devices always vmap: one record at a time does not fill them; there its work is recorded
     (see ``recorded``), as that of bookkeeping is. Anything else: loop, which is right for every
