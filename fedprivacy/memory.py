@@ -13,7 +13,9 @@ _SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES
 
 @cache
 def keep_freed_memory() -> bool:
-    """Let glibc keep up to 512 MiB of what is freed, and blocks of up to 32 MiB among it.
+    """Let glibc keep up to 512 MiB at the end of a heap, and blocks of up to 32 MiB in heaps.
+
+    What is freed below a block in use stays in any case, so that this bounds no process's memory.
 
     By default blocks of a few hundred KiB go back to the kernel when they are freed, and every page
     of the next step's blocks is a fault, and is zeroed. Without that a step of a small model takes
