@@ -29,7 +29,7 @@ from fedprivacy.audit.many_runs import clopper_pearson_epsilon, gaussian_mu_esti
 from fedprivacy.audit.one_run import LowerBound, guess_counts, one_run_bound, right_guesses
 from fedprivacy.errors import AccountingError
 from fedprivacy.mechanisms.dpsgd import DpSgd
-from fedprivacy.mechanisms.sampling import shuffled_batches
+from fedprivacy.mechanisms.sampling import step_batches
 from fedprivacy.mechanisms.statements import events_of
 from fedprivacy.training.parameters import FlatParameters
 from fedprivacy.training.randomness import Streams
@@ -42,6 +42,7 @@ Train = Callable[[DpSgd, LocalTask], Any]
 _GAIN = 8.0
 _THRESHOLDS = 20
 _ALPHA = 1e-6
+_RUNS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -252,17 +253,19 @@ def batch_size_p_value(sizes: Sequence[int], records: int, rate: float) -> float
     return 2 * min(below, 1 - below)
 
 
-def shuffle_epsilon(
-    noise_multiplier: float, batches: int, runs: int, seed: int, delta: float
+def one_pass_epsilon(
+    sampling: str, noise_multiplier: float, batches: int, runs: int, seed: int, delta: float
 ) -> float:
-    """Lower bound on epsilon of one pass over shuffled batches, from noise-only runs.
+    """Lower bound on epsilon of one pass over a site's batches, from noise-only runs.
 
     The pair of Chua et al. 2024 (arXiv 2403.17673): all records but one give -1 norm, the attacked
-    one +1 or nothing, so its batch reaches 2 e_t or 1 e_t beside noise. Which batch that is, the
-    engine's own sampler says. Event: the largest batch exceeds a threshold, which is chosen on a
-    first half of the runs and tested on the other (Clopper-Pearson, 95 %).
+    one +1 or nothing. Shuffled, its batch stands out of all others, which Poisson sampling would
+    hide. The batches are the engine's own sampler's, as many records as batches. Event: the largest
+    sum exceeds a threshold, which is chosen on a first half of the runs and tested on the other
+    (Clopper-Pearson, 95 %).
 
     Args:
+        sampling: ``poisson`` or ``shuffle``.
         noise_multiplier: noise over clip norm.
         batches: T of the pass.
         runs: noise-only runs of each of the two worlds.
@@ -270,11 +273,11 @@ def shuffle_epsilon(
         delta: at which epsilon is meant.
     """
     rng = np.random.default_rng([seed, 2])
+    draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
     worlds = []
-    for shift in (1.0, 2.0):
-        noise = rng.normal(0.0, noise_multiplier, (runs, batches))
-        noise[np.arange(runs), _batch_of_one(batches, runs, rng)] += shift
-        worlds.append(noise.max(axis=1))
+    for attacked in (0.0, 1.0):
+        sums = _sums(sampling, batches, runs, attacked, draws)
+        worlds.append((sums + rng.normal(0.0, noise_multiplier, sums.shape)).max(axis=1))
     half = runs // 2
     grid = np.quantile(worlds[1][:half], np.linspace(0.01, 0.99, 60))
 
@@ -289,10 +292,15 @@ def shuffle_epsilon(
     return clopper_pearson_epsilon(scores, inside, [best], delta=delta)
 
 
-def _batch_of_one(batches: int, runs: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """``(runs,)``: in which batch of a pass the engine's sampler puts the attacked record."""
-    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    drawn = shuffled_batches(batches, 1 / batches, generator)
-    # One record a batch: what is shuffled along with it does not matter.
-    passes = (torch.cat([next(drawn) for _ in range(batches)]) for _ in range(runs))
-    return np.array([int((order == 0).nonzero()) for order in passes])
+def _sums(
+    sampling: str, batches: int, runs: int, attacked: float, draws: torch.Generator
+) -> Floats:
+    """``(runs, batches)`` sums of clipped gradients, of which record 0 gives ``attacked``."""
+    parts = []
+    for start in range(0, runs, _RUNS_AT_ONCE):
+        steps = min(_RUNS_AT_ONCE, runs - start) * batches
+        drawn = list(step_batches(sampling, batches, 1 / batches, steps, draws))
+        owner = np.repeat(np.arange(steps), [len(batch) for batch in drawn])
+        gives = np.where(torch.cat(drawn).numpy() == 0, attacked, -1.0)
+        parts.append(np.bincount(owner, gives, minlength=steps).reshape(-1, batches))
+    return np.concatenate(parts)

@@ -12,8 +12,9 @@ import torch
 from scipy import stats
 
 from fedprivacy.accounting import Event, epsilon
-from fedprivacy.audit.engine_selftest import batch_size_p_value, engine_selftest, shuffle_epsilon
+from fedprivacy.audit.engine_selftest import batch_size_p_value, engine_selftest, one_pass_epsilon
 from fedprivacy.mechanisms import dpsgd
+from fedprivacy.mechanisms import sampling as sampling_module
 from fedprivacy.mechanisms.dpsgd import DpSgd
 from fedprivacy.mechanisms.sampling import round_event, step_batches
 from fedprivacy.training.plain import train_plain
@@ -151,19 +152,39 @@ def test_shuffled_batches_are_too_even_to_be_poisson(seed: int) -> None:
     assert batch_size_p_value(sizes("poisson", seed), 500, 0.15) < 1e-6
 
 
-def test_one_pass_of_shuffled_batches_costs_more_than_poisson_says() -> None:
-    # Chua et al. 2024: noise 0.8, 50 batches, delta 1e-3: at least 4.03; Poisson would say 1.030.
+def one_pass(sampling: str, seed: int, runs: int = 4000) -> float:
+    return one_pass_epsilon(sampling, 0.8, 50, runs, seed, 1e-3)
+
+
+def proved_of_one_pass(sampling: str) -> float:
     event = Event(
         1, "a", "x", "record", "zero_out", "server_updates",
-        round_event("poisson", 0.8, 1 / 50, 50), True,
+        round_event(sampling, 0.8, 1 / 50, 50), True,
     )  # fmt: skip
-    poisson = epsilon([event], 1e-3, "zero_out")
+    return epsilon([event], 1e-3, "zero_out")
+
+
+def test_one_pass_of_shuffled_batches_costs_more_than_poisson_says() -> None:
+    # Chua et al. 2024: noise 0.8, 50 batches, delta 1e-3: at least 4.03; Poisson would say 1.030.
+    poisson = proved_of_one_pass("poisson")
     assert poisson == pytest.approx(1.03, abs=0.01)
-    found = [shuffle_epsilon(0.8, 50, 20_000, seed, 1e-3) for seed in range(3)]
+    found = [one_pass("shuffle", seed, 20_000) for seed in range(2)]
     assert min(found) > 2 * poisson
-    billed = Event(
-        1, "a", "x", "record", "zero_out", "server_updates",
-        round_event("shuffle", 0.8, 1 / 50, 50), True,
-    )  # fmt: skip
-    assert max(found) < epsilon([billed], 1e-3, "zero_out")
+    assert max(found) < proved_of_one_pass("shuffle")
     assert np.isfinite(found).all()
+
+
+def test_one_pass_of_the_engines_own_poisson_batches_shows_no_more_than_is_billed() -> None:
+    found = [one_pass("poisson", seed) for seed in range(2)]
+    assert max(found) <= proved_of_one_pass("poisson")
+
+
+def test_a_sampler_that_shuffles_unseen_is_found_out_by_one_pass(monkeypatch) -> None:
+    def shuffled(n: int, rate: float, generator: torch.Generator) -> torch.Tensor:
+        if not left:
+            left.extend(torch.tensor_split(torch.randperm(n, generator=generator), round(1 / rate)))
+        return left.pop()
+
+    left: list[torch.Tensor] = []
+    monkeypatch.setattr(sampling_module, "poisson_batch", shuffled)
+    assert one_pass("poisson", 0) > proved_of_one_pass("poisson")
