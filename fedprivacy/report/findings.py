@@ -221,7 +221,7 @@ def _federation_beats_local(results: Sequence[CellResult], case: str) -> Finding
 
     return _judged(
         f"Federated with DP is still above the best site alone: {case}",
-        "score, Gaussian filter in every round minus best local:",
+        "score, Gaussian filter (percentile 95) minus best local:",
         lambda: by_seed(cells, left),
         lambda d: d > 0,
     )

@@ -13,7 +13,6 @@ from fedprivacy.pricing.file import joint_confidence
 from fedprivacy.pricing.harm import Harm
 from fedprivacy.pricing.intervals import Interval
 from fedprivacy.pricing.price import Price
-from fedprivacy.report.bounds import alike
 from fedprivacy.report.rows import Row
 from fedprivacy.report.words import (
     MISSING,
@@ -168,29 +167,19 @@ def _harm(value: Harm | None) -> str:
 
 
 def measured_text(row: Row) -> str:
-    """``>= 2.02 (ceiling 3.02, 2 audited, 90 % confidence)``: the largest lower bound of all seeds.
+    """``>= 2.02 of one record, add_remove (ceiling 3.02, 2 audited, 90 % confidence)``.
 
-    The confidence is that of all seeds' bounds together. Says what was measured where that is not
-    what the row's own epsilon is about.
+    The largest lower bound of all seeds; the confidence is that of all their bounds together.
     """
     audits = [cell.audit for cell in row.cells if cell.audit]
     if not audits:
         return "not audited"
     best = max(audits, key=lambda audit: float(audit["epsilon_lower"]))
     lower, ceiling = number_text(best["epsilon_lower"]), number_text(best["ceiling"])
-    whose = _elsewhere(best, row.privacy or {})
+    whose = f" of one {best['unit']}, {best['neighbouring']}"
     together = joint_confidence([audit.get("confidence") for audit in audits])
     sure = "" if together is None else f", {100 * together:.3g} % confidence"
     return f">= {lower}{whose} (ceiling {ceiling}, {len(audits)} audited{sure})"
-
-
-def _elsewhere(audit: Mapping[str, Any], privacy: Mapping[str, Any]) -> str:
-    """`` of one record, add_remove`` where the proof is about another unit or relation."""
-    about = [str(one.get(key)) for key in ("unit", "neighbouring") for one in (audit, privacy)]
-    unit, stated, relation, proved = about
-    if "None" in about or (unit == stated and alike(relation, proved)):
-        return ""
-    return f" of one {unit}, {relation}"
 
 
 VERDICTS = ("falsified", "unprotected", "partial", "proven")

@@ -27,6 +27,7 @@ AUDIT_FILE = "audit.npz"
 _LOWEST = 1e-3
 _MARKERS = ("^", "v", "<", ">", "P", "X", "*", "h", "D")
 _PANEL, _TALL, _CHARACTER = 2.3, 1.95, 0.062
+_WIDTH, _THICK, _THIN = 1.3, 2.0, 0.7
 _GUESSING: dict[str, Any] = {"color": FAINT, "lw": 0.7, "ls": (0, (1, 2))}
 _DASHES: dict[str, Any] = {
     "every_round": "-",
@@ -116,8 +117,8 @@ def _standardised(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 def roc_figure(found: Sequence[Attack]) -> Figure | None:
     """ROC curves of one dataset on log axes, one panel for each attack; None without any.
 
-    Algorithms differ in colour, schedules in their line, settings in marker and shade; the legend
-    stands below.
+    A line has its algorithm's colour and its schedule's dashes; settings of both alike differ in
+    the marker, its shade and the width of the line. The legend stands below.
     """
     names = list(dict.fromkeys(attack.name for attack in found))
     if not names:
@@ -177,14 +178,14 @@ def _looks(found: Sequence[Attack]) -> dict[str, dict[str, Any]]:
 
 
 def _style(row: Row, place: int, of: int, marker: str | None) -> dict[str, Any]:
-    """Look of a row; marker and shade tell it from the others of its algorithm and schedule."""
+    """Look of a row; marker and width tell it from the others of its algorithm and schedule."""
     look = look_of(row.first.algorithm, row.first.federation)
     dash = _DASHES.get(row.first.schedule, "-") if row.protected else look.dash
-    colour = shaded(look.colour, place, of)
-    filled = colour if row.proved else "white"
+    shade = shaded(look.colour, place, of)
+    width = _WIDTH if of == 1 else _THICK - (_THICK - _THIN) * place / (of - 1)
     return {
-        "color": colour, "ls": dash, "lw": 1.3, "marker": marker or look.marker, "ms": 4.2,
-        "mfc": filled,
+        "color": look.colour, "ls": dash, "lw": width, "marker": marker or look.marker, "ms": 4.6,
+        "mec": shade, "mfc": shade if row.proved else "white",
     }  # fmt: skip
 
 

@@ -201,6 +201,42 @@ def test_images_are_found_again_from_a_raw_update_and_not_from_a_protected_one()
     assert max(noisy.similarities) < min(raw.similarities)
 
 
+def small_3d_network(side: int) -> torch.nn.Module:
+    """Its last layer has a weight for every place; a U-Net's places share all of them."""
+    return torch.nn.Sequential(
+        torch.nn.Conv3d(1, 8, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.Conv3d(8, 8, 3, padding=1, stride=2),
+        torch.nn.ReLU(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8 * (side // 2) ** 3, 4),
+    )
+
+
+@pytest.mark.slow
+def test_volumes_are_found_again_where_the_network_lets_them() -> None:
+    side, rng = 12, np.random.default_rng(4)
+    grids = np.meshgrid(*[np.linspace(-1, 1, side)] * 3, indexing="ij")
+    blobs = [
+        np.exp(-sum((grid - at) ** 2 for grid, at in zip(grids, place, strict=True)) / 0.25)
+        for place in rng.uniform(-0.4, 0.4, (2, 3))
+    ]
+    x = torch.tensor(np.stack(blobs)).float()[:, None]
+    victims = Victims(x, torch.tensor([0, 1]), torch.full(x.shape[1:], 0.3), 0.0, 1.0)
+
+    def task_of(x, y, _number, strength=None) -> LocalTask:
+        task = mlp_task(lambda: small_3d_network(side), strength, x, y)
+        return replace(task, loss=LOSSES["multiclass"])
+
+    raw = reconstruct(build_mechanism(schema.NoneConf(), 40), task_of, victims, 100)
+    assert (raw.attack, raw.recognised) == (OPTIMISED, 2)
+    assert min(raw.similarities) > 0.9
+    part = build_mechanism(schema.DpsgdConf(noise_multiplier=1.0, sampling_rate=0.2), 40)
+    noisy = reconstruct(part, lambda *a: task_of(*a, strength=1.0), victims, 50)
+    assert noisy.recognised == 0
+    assert max(noisy.similarities) < 0.5
+
+
 def test_the_search_stays_within_public_bounds_and_repeats() -> None:
     victims, task_of = image_victims()
     task = task_of(victims.x[:1], victims.y[:1], 0)

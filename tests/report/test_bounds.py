@@ -143,10 +143,11 @@ def test_results_of_an_earlier_version_say_that_their_ceiling_is_unknown(
     assert assumed.text() == ">= 1.50 (ceiling unknown)"
 
 
-def test_the_price_table_says_what_was_measured_where_that_is_not_what_is_stated(
-    factory: ModuleType, row
-) -> None:
-    assert measured_text(row) == ">= 2.50 (ceiling 3.00, 2 audited, 90 % confidence)"
+def test_the_price_table_says_of_what_it_was_measured(factory: ModuleType, row) -> None:
+    assert (
+        measured_text(row)
+        == ">= 2.50 of one record, add_remove (ceiling 3.00, 2 audited, 90 % confidence)"
+    )
     (site,) = make_rows([replace(factory.make_result("svt"), audit=audit())])
     assert (
         measured_text(site)

@@ -17,6 +17,7 @@ from fedprivacy.report.budgets import budget_figure
 from fedprivacy.report.canvas import style
 from fedprivacy.report.curves import curves_figure
 from fedprivacy.report.overview import overview_figure
+from fedprivacy.report.palette import look_of
 from fedprivacy.report.price_list import price_list_figure
 from fedprivacy.report.roc import Attack, attack_lines, roc_figure
 from fedprivacy.report.rows import Row, make_rows
@@ -121,9 +122,13 @@ def test_membership_of_many_settings(rows: list[Row], check_layout: Check) -> No
     check_layout(figure)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert len(labels) == len(set(labels)) == len(rows) + 1
+    lines = figure.legends[0].get_lines()
+    # An algorithm keeps its colour; no look is there twice, not even in grey.
+    for row, line in zip(rows, lines, strict=False):
+        assert line.get_color() == look_of(row.first.algorithm, row.first.federation).colour
     looks = {
-        (line.get_color(), line.get_linestyle(), line.get_marker(), line.get_markerfacecolor())
-        for line in figure.legends[0].get_lines()
+        (line.get_linestyle(), line.get_linewidth(), line.get_marker(), line.get_markerfacecolor())
+        for line in lines
     }
     assert len(looks) == len(labels)
     grey = {(line.get_linestyle(), line.get_marker(), line.get_markerfacecolor() == "white")
