@@ -91,7 +91,7 @@ class Claim:
         for name in chosen.sites:
             releases = chosen.site(name).protected() if protected_only else chosen.site(name)
             curves.append(per_round(releases, delta, self.neighbouring))
-        return {number: _worst_at(number, curves) for number in rounds}
+        return _worst_after(rounds, curves)
 
     @property
     def _partial_is_nothing(self) -> bool:
@@ -132,15 +132,17 @@ def claim(
     return min(candidates, key=_rank)
 
 
-def _worst_at(number: int, curves: Sequence[Mapping[int, float | None]]) -> float | None:
-    """The largest of the curves' last values up to a round; None if none has begun or one ended."""
-    values = []
-    for curve in curves:
-        reached = [value for key, value in curve.items() if key <= number]
-        if reached and reached[-1] is None:
-            return None
-        values += [value for value in reached[-1:] if value is not None]
-    return max(values, default=None)
+def _worst_after(
+    rounds: Sequence[int], curves: Sequence[Mapping[int, float | None]]
+) -> dict[int, float | None]:
+    """The largest of the curves' last values by each round; None before the first, after an end."""
+    last: dict[int, float | None] = {}
+    worst: dict[int, float | None] = {}
+    for number in rounds:
+        last |= {at: curve[number] for at, curve in enumerate(curves) if number in curve}
+        values = [value for value in last.values() if value is not None]
+        worst[number] = max(values) if values and len(values) == len(last) else None
+    return worst
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,16 @@
 dp-accounting looks for where a tail may be cut one atom at a time in Python, and transforms both
 distributions anew for each convolution. In a curve over a hundred rounds one of them is nearly
 always the same round: its transform is kept, for lengths that grow by steps, and tails are cut by
-arrays. That takes a third of the time. Both are convolutions by FFT, and differ by rounding.
+arrays. That takes a third of the time. The forty moments that bound the tails of a power follow
+from one another by multiplication, and take less time than its transform instead of ten times as
+much. All are convolutions by FFT, and differ by rounding.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -16,11 +21,14 @@ from dp_accounting.pld import privacy_loss_distribution as plds
 from numpy.typing import NDArray
 from scipy import fft
 
-from fedprivacy.accounting.pld import Pld
+Pld: TypeAlias = Any
+"""``dp_accounting``'s PrivacyLossDistribution; the library ships no types."""
 
 TAILS = 1e-15
 """Mass of both tails that may be cut: the lower is rounded up, the upper becomes infinite."""
 
+_ORDERS = 20
+_SPARSE = math.log(1000)
 _FIRST = 8192
 
 
@@ -37,17 +45,85 @@ def compose(one: Pld, other: Pld) -> Pld:
     return plds.PrivacyLossDistribution(*sides)
 
 
+def composed_of(factors: Sequence[Pld]) -> Pld:
+    """The distribution of the sum of all losses, neighbours first so that lengths grow together.
+
+    Args:
+        factors: one or more, on the same grid.
+    """
+    while len(factors) > 1:
+        pairs = [factors[start : start + 2] for start in range(0, len(factors), 2)]
+        factors = [compose(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
+    return factors[0]
+
+
+def self_compose(one: Pld, count: int) -> Pld:
+    """The distribution of the sum of ``count`` losses; ``one.self_compose(count)`` to rounding.
+
+    Args:
+        one: pessimistic, on a grid.
+        count: 1 or more.
+    """
+    if count == 1:
+        return one
+    sides = [_power(one._pmf_remove, count)]
+    if not one._symmetric:
+        sides.append(_power(one._pmf_add, count))
+    return plds.PrivacyLossDistribution(*sides)
+
+
+def _power(one: pld_pmf.PLDPmf, count: int) -> pld_pmf.PLDPmf:
+    if isinstance(one, pld_pmf.SparsePLDPmf) and count * math.log(one.size) < _SPARSE:
+        return one.self_compose(count, TAILS)
+    dense = one.to_dense_pmf()
+    probs = np.asarray(dense._probs)
+    lowest, highest = _bounds(probs, count)
+    size = highest - lowest + 1
+    length = fft.next_fast_len(max(size, len(probs)), real=True)
+    # What lies beyond the bounds wraps around, and is billed as infinite as well.
+    wrapped = fft.irfft(fft.rfft(probs, length) ** count, length)
+    kept = np.roll(wrapped, -lowest)[:size]
+    infinite = TAILS - math.expm1(count * math.log1p(-dense._infinity_mass))
+    start = dense._lower_loss * count + lowest
+    return pld_pmf.DensePLDPmf(dense._discretization, start, kept, infinite, True)
+
+
+def _bounds(probs: NDArray[np.float64], count: int) -> tuple[int, int]:
+    """First and last atom of a power, but for a mass of ``TAILS``, by Chernoff's bound.
+
+    Moments of orders k / n, as dp-accounting takes them; ``exp(k i / n)`` is a power of
+    ``exp(i / n)``, at most e^20.
+
+    Args:
+        probs: ``(n,)``.
+        count: of the power.
+    """
+    n, spare = len(probs), math.log(2 / TAILS)
+    lowest, highest = 0, (n - 1) * count
+    rising = np.exp(np.arange(n) / n)
+    up, down = probs, probs
+    for order in range(1, _ORDERS + 1):
+        up, down = up * rising, down / rising
+        with np.errstate(divide="ignore", invalid="ignore"):
+            above, below = (count * np.log([up.sum(), down.sum()]) + spare) * n / order
+        if np.isfinite(above):
+            highest = min(highest, math.ceil(above))
+        if np.isfinite(below):
+            lowest = max(lowest, math.floor(-below))
+    return lowest, highest
+
+
 def _convolved(one: pld_pmf.PLDPmf, other: pld_pmf.PLDPmf) -> pld_pmf.PLDPmf:
     if isinstance(one, pld_pmf.SparsePLDPmf) and isinstance(other, pld_pmf.SparsePLDPmf):
         return pld_pmf.compose_pmfs(one, other, TAILS)
     a, b = one.to_dense_pmf(), other.to_dense_pmf()
     a.validate_composable(b)
     probs = _sums(np.asarray(a._probs), b)
+    infinite = a._infinity_mass + b._infinity_mass - a._infinity_mass * b._infinity_mass
     left = _prefix(probs)
     right = max(len(probs) - _prefix(probs[::-1]), left + 1)
     kept = probs[left:right].copy()
     kept[0] += np.sum(probs[:left])
-    infinite = a._infinity_mass + b._infinity_mass - a._infinity_mass * b._infinity_mass
     infinite += np.sum(probs[right:])
     lowest = a._lower_loss + b._lower_loss + left
     return pld_pmf.DensePLDPmf(a._discretization, lowest, kept, infinite, True)

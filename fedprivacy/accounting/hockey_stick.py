@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedprivacy.accounting.pld import Pld
+from fedprivacy.accounting.convolution import Pld
 
 Floats = NDArray[np.float64]
 

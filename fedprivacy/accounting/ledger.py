@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from fedprivacy.accounting.events import Event
@@ -46,12 +47,20 @@ class Ledger:
 
     def site(self, name: str) -> Ledger:
         """The releases of one site."""
-        return self.where(lambda event: event.site == name)
+        return Ledger(self._by_site.get(name, ()))
+
+    @cached_property
+    def _by_site(self) -> dict[str, tuple[Event, ...]]:
+        """All events once, so that asking for site after site does not read all each time."""
+        found: dict[str, list[Event]] = {}
+        for event in self.events:
+            found.setdefault(event.site, []).append(event)
+        return {name: tuple(events) for name, events in found.items()}
 
     @property
     def sites(self) -> tuple[str, ...]:
         """Names of the sites, in order of their first release."""
-        return tuple(dict.fromkeys(event.site for event in self.events))
+        return tuple(self._by_site)
 
     @property
     def rounds(self) -> tuple[int, ...]:

@@ -14,21 +14,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache, reduce
-from typing import Any, TypeAlias
+from functools import lru_cache
+from threading import Lock
 
 import numpy as np
+from cachetools import LRUCache, cached
 from dp_accounting import NeighboringRelation
 from dp_accounting import dp_event as dp
 from dp_accounting.pld import privacy_loss_distribution as plds
 
+from fedprivacy.accounting.convolution import Pld, composed_of, self_compose
 from fedprivacy.accounting.history import History
 from fedprivacy.accounting.mixtures import mixture_pld
 from fedprivacy.accounting.units import Neighbouring
 from fedprivacy.errors import AccountingError
-
-Pld: TypeAlias = Any
-"""``dp_accounting``'s PrivacyLossDistribution; the library ships no types."""
 
 RELATIONS: dict[Neighbouring, NeighboringRelation] = {
     "zero_out": NeighboringRelation.REPLACE_SPECIAL,
@@ -39,7 +38,12 @@ RELATIONS: dict[Neighbouring, NeighboringRelation] = {
 MAX_GRID = 400_000
 """Points of the longest grid of losses; beyond it the grid is made coarser, still pessimistic."""
 
-_CACHED = 64
+_KEPT_BYTES = 1 << 28
+"""Of distributions that are kept: those of a run whose noise is another in every round."""
+
+
+def _bytes(distribution: Pld) -> int:
+    return 16 * int(distribution._pmf_remove.size + distribution._pmf_add.size)
 
 
 @lru_cache(maxsize=8)
@@ -49,19 +53,17 @@ def composed(parts: History, neighbouring: Neighbouring, interval: float) -> Pld
     Raises:
         AccountingError: an event has no known distribution under this relation.
     """
-    identity = plds.identity(value_discretization_interval=interval)
-    factors = (power(event, count, neighbouring, interval) for event, count in parts)
-    return reduce(lambda total, factor: total.compose(factor), factors, identity)
+    factors = [power(event, count, neighbouring, interval) for event, count in parts]
+    return composed_of(factors or [plds.identity(value_discretization_interval=interval)])
 
 
-@lru_cache(maxsize=_CACHED)
+@cached(LRUCache(_KEPT_BYTES, getsizeof=_bytes), lock=Lock(), info=True)
 def power(event: dp.DpEvent, count: int, neighbouring: Neighbouring, interval: float) -> Pld:
     """The distribution of ``count`` applications of one elementary event."""
-    one = _single(event, neighbouring, interval)
-    return one if count == 1 else one.self_compose(count)
+    return self_compose(_single(event, neighbouring, interval), count)
 
 
-@lru_cache(maxsize=_CACHED)
+@cached(LRUCache(_KEPT_BYTES, getsizeof=_bytes), lock=Lock(), info=True)
 def _single(event: dp.DpEvent, neighbouring: Neighbouring, interval: float) -> Pld:
     relation = RELATIONS[neighbouring]
     replaced = neighbouring == "replace_one"

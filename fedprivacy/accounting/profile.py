@@ -22,6 +22,7 @@ from fedprivacy.accounting.accountant import (
     MIN_DELTA,
     check_composable,
 )
+from fedprivacy.accounting.convolution import Pld
 from fedprivacy.accounting.events import Event
 from fedprivacy.accounting.history import History, history
 from fedprivacy.accounting.hockey_stick import deltas_at, epsilon_at
@@ -135,7 +136,7 @@ def _profile(parts: History, neighbouring: Neighbouring) -> Profile:
     return Profile(epsilons, np.maximum.accumulate(deltas[::-1])[::-1])
 
 
-def _largest(distribution: pld.Pld) -> float | None:
+def _largest(distribution: Pld) -> float | None:
     """Epsilon at the smallest delta that has a finite one; None if none below 1/10 has.
 
     Nearly noiseless releases are billed a mass of infinite loss, which no epsilon brings delta

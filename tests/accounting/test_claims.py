@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from dp_accounting import dp_event as dp
 
-from fedprivacy.accounting.claims import claim
+from fedprivacy.accounting.claims import _worst_after, claim
 from fedprivacy.accounting.ledger import Ledger
 from fedprivacy.accounting.reasons import exposed
 
@@ -220,3 +221,24 @@ def test_protected_curve_is_empty_before_the_first_and_flat_between(run):
     assert protected[2] == protected[3] == pytest.approx(2.220, abs=1e-3)
     assert protected[4] == pytest.approx(3.114, abs=1e-3)
     assert set(found.by_round(DELTA).values()) == {None}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_worst_site_after_each_round_is_that_of_a_naive_search(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rounds = range(1, 9)
+    curves = [
+        {
+            n: None if rng.random() < 0.05 else float(rng.random())
+            for n in rounds
+            if rng.random() < 0.6
+        }
+        for _ in range(3)
+    ]
+
+    def naive(number: int) -> float | None:
+        reached = [[curve[n] for n in rounds if n <= number and n in curve] for curve in curves]
+        last = [values[-1] for values in reached if values]
+        return None if not last or None in last else max(last)
+
+    assert _worst_after(rounds, curves) == {number: naive(number) for number in rounds}
