@@ -1,17 +1,18 @@
 """How cost grows: with sites, rounds, records and the size of the model.
 
-DP-SGD over the toy HIGGS events of the synthetic dataset, one process, one torch thread; each point
-is the training of one cell, messages, noise and events included, without Hydra, data files, scores
-and accounting. All points are taken several times, in turns whose order turns around; the median
-counts. The exponent is the slope of a line through the logarithms of the upper half of the points
-(the lower ones are mostly what does not grow); 1 is proportional. Memory is the most that the
-process holds in a cell's training beside what it holds before it.
+DP-SGD over the toy HIGGS events of the synthetic dataset, one torch thread. Each point is one cell
+in a process of its own, which has run a small cell before: its training, messages, noise and events
+included, and then its accounting from empty caches (a statement, with epsilon after every round).
+Hydra, data files and scores are left out. All points are taken several times, in turns whose order
+turns around; the median counts. The exponent is the slope of a line through the logarithms of the
+upper half of the points (the lower ones are mostly what does not grow); 1 is proportional. Memory
+is the most that the process holds in a cell's training beside what it holds before it.
 
     python benchmarks/growth.py [--turns 3] [--picture docs/images/growth.png] [--json FILE]
 
-Ends with status 1 if time grows faster than proportionally with sites or rounds (an exponent above
-1.1, or the last step between two points above 1.2), or if the memory of a cell of 160 rounds is
-8 MiB above that of one of 10.
+Ends with status 1 if the time of training or of both together grows faster than proportionally with
+sites or rounds (an exponent above 1.1, or the last step between two points above 1.2), or if the
+memory of a cell's training of 160 rounds is 8 MiB above that of one of 10.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
+import multiprocessing
 import statistics
 import sys
 import time
 from dataclasses import dataclass, replace
 from functools import cache as cache_of_one
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,8 @@ import torch
 from common.machine import machine
 from common.memory import PeakMemory
 
+from fedprivacy.accounting.ledger import Ledger
+from fedprivacy.accounting.statement import privacy_statement
 from fedprivacy.config.composition import compose_cell, hydra_ready
 from fedprivacy.config.loading import to_cell_config
 from fedprivacy.config.schema import CellConfig
@@ -45,6 +51,10 @@ from fedprivacy.federation.site import close_runtime
 COLUMNS, HELD_OUT = 28, 4
 AT_MOST, LAST_STEP, FLAT_MIB = 1.1, 1.2, 8.0
 EVENTS = 1_000_000 + 10 * HELD_OUT
+DELTA = 1e-5
+FORKED = multiprocessing.get_context("fork")
+Series = dict[str, list[tuple[int, float]]]
+"""By axis: sizes and seconds."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +145,28 @@ def federation(work: Work) -> FederatedData:
     )  # fmt: skip
 
 
-def measure(work: Work) -> tuple[float, float]:
-    """Seconds of the cell's training, and the most that the process holds more in it, in MiB."""
+@dataclass(frozen=True)
+class Cost:
+    """Of one cell: seconds of its training and of its accounting, and MiB of its training."""
+
+    training_s: float
+    accounting_s: float
+    memory_mib: float
+
+
+def measure(work: Work) -> Cost:
+    """A cell's cost in a process of its own, so that no other point has grown it before."""
+    receiver, sender = FORKED.Pipe(duplex=False)
+    process = FORKED.Process(target=_send, args=(work, sender))
+    process.start()
+    sender.close()
+    found = receiver.recv()
+    process.join()
+    return Cost(*found)
+
+
+def _send(work: Work, sender: Connection) -> None:
+    run_federation(configuration(Work(sites=3)), evaluate=False)  # what a first cell alone pays
     config = configuration(work)
     close_runtime()
     gc.collect()
@@ -144,28 +174,38 @@ def measure(work: Work) -> tuple[float, float]:
     with PeakMemory(tree=False) as memory:
         started = time.perf_counter()
         outcome = run_federation(config, evaluate=False)
-        seconds = time.perf_counter() - started
+        trained = time.perf_counter() - started
     assert len(outcome.history) == work.rounds
-    return seconds, memory.peak_mib - before / 2**20
+    started = time.perf_counter()
+    stated = privacy_statement(
+        Ledger(outcome.events), rounds=work.rounds, delta=DELTA, unit="record", randomness="seeded"
+    )
+    accounted = time.perf_counter() - started
+    assert 0 < stated.epsilon < math.inf
+    sender.send((trained, accounted, memory.peak_mib - before / 2**20))
 
 
 def taken(turns: int) -> dict[str, list[dict[str, Any]]]:
     """Every point of every series, ``turns`` times in turns."""
     points = [(axis, work) for axis, works in SERIES.items() for work in works]
-    found: dict[tuple[str, Work], list[tuple[float, float]]] = {}
+    found: dict[tuple[str, Work], list[Cost]] = {}
     for turn in range(turns):
         for axis, work in points[:: 1 - 2 * (turn % 2)]:
             found.setdefault((axis, work), []).append(measure(work))
             print(turn + 1, axis, size(axis, work), found[axis, work][-1], flush=True)
     rows: dict[str, list[dict[str, Any]]] = {axis: [] for axis in SERIES}
     for axis, work in points:
-        seconds, grown = zip(*found[axis, work], strict=True)
+        costs = found[axis, work]
+        seconds = [cost.training_s for cost in costs]
+        accounted = [cost.accounting_s for cost in costs]
         rows[axis].append(
             {
                 "size": size(axis, work),
                 "s": round(statistics.median(seconds), 4),
                 "spread_s": [round(min(seconds), 4), round(max(seconds), 4)],
-                "memory_mib": round(statistics.median(grown), 1),
+                "accounting_s": round(statistics.median(accounted), 4),
+                "accounting_spread_s": [round(min(accounted), 4), round(max(accounted), 4)],
+                "memory_mib": round(statistics.median(cost.memory_mib for cost in costs), 1),
             }
         )
     return rows
@@ -182,7 +222,17 @@ def slope(points: list[tuple[int, float]]) -> float:
     return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
 
 
-def draw(found: dict[str, list[tuple[int, float]]], slopes: dict[str, float], path: Path) -> None:
+def exponents(series: Series) -> dict[str, float]:
+    """Of each axis, rounded."""
+    return {axis: round(exponent(points), 3) for axis, points in series.items()}
+
+
+def last_steps(series: Series) -> dict[str, float]:
+    """Exponent between the last two points of each axis, rounded."""
+    return {axis: round(slope(points[-2:]), 3) for axis, points in series.items()}
+
+
+def draw(found: Series, accounting: Series, slopes: dict[str, float], path: Path) -> None:
     """One panel for each axis: seconds against size, both logarithmic, and the fitted line."""
     import matplotlib
 
@@ -192,14 +242,17 @@ def draw(found: dict[str, list[tuple[int, float]]], slopes: dict[str, float], pa
     figure, panels = plt.subplots(1, 4, figsize=(13, 3.1), sharey=True, layout="constrained")
     for panel, (axis, points) in zip(panels, found.items(), strict=True):
         x, y = np.array(points, dtype=float).T
-        panel.loglog(x, y, "o", color="black", markersize=5)
+        panel.loglog(x, y, "o", color="black", markersize=5, label="training")
+        below = np.array(accounting[axis], dtype=float).T
+        panel.loglog(*below, "^", color="0.35", mfc="white", markersize=5, label="accounting")
         upper = x[-max(3, (len(x) + 1) // 2) :]
         middle = np.exp(np.mean(np.log(y[-len(upper) :]) - slopes[axis] * np.log(upper)))
         panel.loglog(upper, middle * upper ** slopes[axis], "-", color="0.45", linewidth=2)
         panel.set_title(f"exponent {slopes[axis]:.2f}", fontsize=11)
         panel.set_xlabel(LABELS[axis])
         panel.grid(visible=True, which="major", color="0.85")
-    panels[0].set_ylabel("seconds of a cell's training")
+    panels[0].set_ylabel("seconds of a cell")
+    panels[0].legend(frameon=False, loc="upper left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
@@ -212,12 +265,21 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    measure(Work())
+    events()  # once, for all processes
     rows = taken(args.turns)
     points = {axis: [(row["size"], row["s"]) for row in series] for axis, series in rows.items()}
-    slopes = {axis: round(exponent(series), 3) for axis, series in points.items()}
-    last = {axis: round(slope(series[-2:]), 3) for axis, series in points.items()}
-    draw(points, slopes, args.picture)
+    accounting = {
+        axis: [(row["size"], row["accounting_s"]) for row in series]
+        for axis, series in rows.items()
+    }
+    both = {
+        axis: [
+            (one[0], one[1] + other[1]) for one, other in zip(series, accounting[axis], strict=True)
+        ]
+        for axis, series in points.items()
+    }
+    slopes, last = exponents(points), last_steps(points)
+    draw(points, accounting, slopes, args.picture)
     result = {
         "name": "growth",
         "machine": machine(),
@@ -225,15 +287,20 @@ def main() -> int:
         "turns": args.turns,
         "exponents": slopes,
         "exponents_of_the_last_step": last,
+        "exponents_with_accounting": exponents(both),
+        "exponents_of_the_last_step_with_accounting": last_steps(both),
+        "exponents_of_accounting": exponents(accounting),
         "rows": rows,
     }
     print(slopes, last)
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
     missed = [
-        f"time grows with {axis} by an exponent of {slopes[axis]}, {last[axis]} at the end"
+        f"time{what} grows with {axis} by an exponent of {slope_of}, {step} at the end"
+        for what, series in (("", points), (" with accounting", both))
         for axis in ("sites", "rounds")
-        if slopes[axis] > AT_MOST or last[axis] > LAST_STEP
+        for slope_of, step in [(exponents(series)[axis], last_steps(series)[axis])]
+        if slope_of > AT_MOST or step > LAST_STEP
     ]
     memory = {row["size"]: row["memory_mib"] for row in rows["rounds"]}
     if max(memory.values()) > max(memory[10], 0) + FLAT_MIB:

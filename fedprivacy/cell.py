@@ -180,7 +180,7 @@ def _pruned(
     heard: Sequence[RoundOutcome],
 ) -> CellResult:
     """What a cell that was ended early had reached, and what it had released by then."""
-    events = tuple(Event.from_json(event) for outcome in heard for event in outcome.events)
+    events = tuple(event for outcome in heard for event in outcome.events)
     outcome = FederationOutcome(tuple(heard), events, {}, None)
     ledger = Ledger(events)
     ledger.write(folder / LEDGER_FILE)
@@ -266,11 +266,12 @@ def _privacy_of_failure(
 
     An error that does not say what was released is preceded by the rounds that were heard of.
     """
-    released = list(error.released) if isinstance(error, ClientFailure) else []
+    told = error.released if isinstance(error, ClientFailure) else ()
+    released = [Event.from_json(event) for event in told]
     released = released or [event for outcome in heard for event in outcome.events]
     if not released:
         return None
-    ledger = Ledger(tuple(Event.from_json(event) for event in released))
+    ledger = Ledger(tuple(released))
     ledger.write(folder / LEDGER_FILE)
     try:
         return _privacy(config, _state(config, ledger, len(heard)), heard)

@@ -32,7 +32,7 @@ class TrainAnswer:
 
     Attributes:
         node: the node that answered.
-        events: what the site released, for the ledger, as JSON values.
+        events: what the site released, for the ledger.
         update: ``(d,)`` float32.
         num_examples: the site's weight in the average.
         steps: local optimiser steps.
@@ -44,7 +44,7 @@ class TrainAnswer:
     """
 
     node: int
-    events: tuple[dict[str, Any], ...]
+    events: tuple[Event, ...]
     update: torch.Tensor
     num_examples: float
     steps: int
@@ -61,12 +61,12 @@ class CollapseAnswer:
     Attributes:
         site: its name.
         reason: in words.
-        events: the answer itself, for the ledger, as JSON values: it depends on the records.
+        events: the answer itself, for the ledger: it depends on the records.
     """
 
     site: str
     reason: str
-    events: tuple[dict[str, Any], ...]
+    events: tuple[Event, ...]
 
 
 def read_report(message: Message) -> dict[str, Any]:
@@ -113,8 +113,8 @@ def read_training(
     """
     report = read_report(message)
     with _malformed(message):
-        events, site = tuple(report["events"]), str(report["site"])
-        for told in _sound(events):
+        events, site = tuple(_sound(report["events"])), str(report["site"])
+        for told in events:
             if (told.round, told.site) != (round_number, site):
                 raise ValueError(f"an event of round {told.round} at {told.site}")
         if report["status"] == "collapsed":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,20 +100,26 @@ def run_federation(
     trouble = outcome["trouble"]
     if trouble and trouble["kind"] == "failed":
         failure = ClientFailure(trouble["message"], trouble["site"], trouble["traceback"])
-        failure.released = tuple(outcome["released"])
+        failure.released = tuple(map(json.loads, outcome["released"]))
         raise failure
     collapse = None
     if trouble:
         collapse = TrainingCollapsed(trouble["reason"], trouble["round"], trouble["site"])
+    events = tuple(Event.from_json(json.loads(text)) for text in outcome["released"])
+    by_round: dict[int, list[Event]] = {}
+    for event in events:
+        by_round.setdefault(event.round, []).append(event)
     return FederationOutcome(
-        history=tuple(_read_round(entry) for entry in outcome["history"]),
-        events=tuple(Event.from_json(event) for event in outcome["released"]),
+        history=tuple(
+            _read_round(entry, by_round.get(entry["round"], ())) for entry in outcome["history"]
+        ),
+        events=events,
         weights={key: decode_vector(array) for key, array in state[ARRAYS].items()},
         collapse=collapse,
         evaluate_s=outcome["evaluate_s"],
     )
 
 
-def _read_round(entry: dict[str, Any]) -> RoundOutcome:
+def _read_round(entry: dict[str, Any], events: Sequence[Event]) -> RoundOutcome:
     scores = RoundScore(**entry["scores"]) if entry["scores"] else None
-    return RoundOutcome(**{**entry, "scores": scores, "events": tuple(entry["events"])})
+    return RoundOutcome(**{**entry, "scores": scores, "events": tuple(events)})

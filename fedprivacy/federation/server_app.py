@@ -8,6 +8,7 @@ from dataclasses import replace
 from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
+from fedprivacy.accounting.events import Event
 from fedprivacy.config.schema import FederationConf
 from fedprivacy.errors import ClientFailure, TrainingCollapsed
 from fedprivacy.federation.guards import StrictGrid
@@ -46,10 +47,11 @@ def main(grid: Grid, context: Context) -> None:
     outcome = {
         "trouble": trouble,
         "history": [
-            {**vars(entry), "scores": entry.scores and vars(entry.scores)}
+            {**vars(entry), "scores": entry.scores and vars(entry.scores), "events": None}
             for entry in strategy.history
         ],
-        "released": strategy.released,
+        # Each its own text: nobody need hold all of them taken apart at once.
+        "released": [json.dumps(event.to_json()) for event in strategy.released],
         "evaluate_s": strategy.evaluate_s,
     }
     context.state[OUTCOME] = ConfigRecord({"json": json.dumps(outcome)})
@@ -89,7 +91,7 @@ def _run(strategy: SiteStrategy, grid: StrictGrid, rounds: int) -> dict[str, obj
             "site": collapse.site,
         }
     except ClientFailure as failure:
-        strategy.released.extend(map(dict, failure.released))
+        strategy.released.extend(map(Event.from_json, failure.released))
         return {
             "kind": "failed",
             "message": failure.message,

@@ -6,13 +6,13 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
+from fedprivacy.accounting.events import Event
 from fedprivacy.errors import ClientFailure, TrainingCollapsed
 from fedprivacy.federation.answers import (
     CollapseAnswer,
@@ -44,7 +44,7 @@ class RoundOutcome:
         noise_norm: expected L2 norm of the noise in the averaged update; None where the sites do
             not report theirs.
         scores: held-out scores; None in rounds that are not evaluated.
-        events: ledger events of the round, as JSON values.
+        events: ledger events of the round.
         what_if_mu: by site, where sites report it; see ``mechanisms.base.Protected``.
     """
 
@@ -54,7 +54,7 @@ class RoundOutcome:
     update_norm: float
     noise_norm: float | None
     scores: RoundScore | None
-    events: tuple[dict[str, Any], ...]
+    events: tuple[Event, ...]
     what_if_mu: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -125,7 +125,7 @@ class SiteStrategy(FedAvg):  # type: ignore[misc]
         self.streams = streams or (lambda number: Streams(0, "secret", number, SERVER_SITE))
         self.clip = self.server.first_clip
         self.history: list[RoundOutcome] = []
-        self.released: list[dict[str, Any]] = []
+        self.released: list[Event] = []
         self.evaluate_s = 0.0
         self._asked_at = 0.0
         self._trained: RoundOutcome | None = None
@@ -205,7 +205,7 @@ class SiteStrategy(FedAvg):  # type: ignore[misc]
             scores=None,
             events=events,
             what_if_mu={
-                str(answer.events[0]["site"]): answer.what_if_mu
+                answer.events[0].site: answer.what_if_mu
                 for answer in trained
                 if answer.what_if_mu is not None
             },
@@ -232,7 +232,7 @@ class SiteStrategy(FedAvg):  # type: ignore[misc]
     def _show(self, answers: Sequence[TrainAnswer], average: Average, server_round: int) -> None:
         if self.observer is None:
             return
-        named = [(str(answer.events[0]["site"]), answer) for answer in answers]
+        named = [(answer.events[0].site, answer) for answer in answers]
         self.observer(
             Exchange(
                 round=server_round,

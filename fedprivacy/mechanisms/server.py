@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import dp_accounting
 import torch
@@ -119,20 +118,18 @@ class ServerSide:
             )
         return self.filter.rule.next_clip(clip, known)
 
-    def news_of_collapse(self, events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def news_of_collapse(self, events: Sequence[Event]) -> list[Event]:
         """What the news that the averaged weights are not finite adds to a round's releases.
 
         Nothing where the averages are released anyway; where only the final model is, the weights
         are raw, and that they broke down is told without protection.
 
         Args:
-            events: the round's ledger events, as JSON values.
+            events: the round's ledger events.
         """
         if self.release is None:
             return []
-        return [
-            unprotected_news(Event.from_json(event), "the server").to_json() for event in events
-        ]
+        return [unprotected_news(event, "the server") for event in events]
 
     def publish(
         self,

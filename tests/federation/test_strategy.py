@@ -164,7 +164,7 @@ def test_a_collapse_keeps_what_the_others_released() -> None:
     collapsed = trouble_reply(message, partition=1, report=news)
     with pytest.raises(TrainingCollapsed, match="round 1, site b: NaN"):
         server.aggregate_train(1, [reply(0, (1, 1)), collapsed, reply(2, (1, 1))])
-    assert [entry["site"] for entry in server.released] == ["a", "b", "c"]
+    assert [entry.site for entry in server.released] == ["a", "b", "c"]
     assert vector(server) == [0, 0]
 
 
@@ -197,7 +197,7 @@ def test_the_listener_hears_of_every_round_once() -> None:
     server.aggregate_train(1, [reply(i, (1, 1)) for i in range(3)])
     server.aggregate_evaluate(1, [])
     assert [entry.round for entry in heard] == [1]
-    assert [entry["site"] for entry in heard[0].events] == list(SITES)
+    assert [entry.site for entry in heard[0].events] == list(SITES)
 
 
 @pytest.mark.parametrize(

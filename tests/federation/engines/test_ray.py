@@ -363,7 +363,9 @@ def test_ray_gives_the_bits_of_the_default_engine(
     for key, weights in here.weights.items():
         assert torch.equal(decode_vector(arrays[key]), weights)
     there = json.loads(str(whole_run.state[f"{name}-outcome"]["json"]))
-    assert there["released"] == [event.to_json() for event in here.events]
+    assert [json.loads(text) for text in there["released"]] == [
+        event.to_json() for event in here.events
+    ]
     assert [r["scores"] and r["scores"]["value"] for r in there["history"]] == [
         r.scores and r.scores.value for r in here.history
     ]
