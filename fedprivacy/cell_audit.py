@@ -16,7 +16,8 @@ from fedprivacy.accounting.claims import Claim, claim
 from fedprivacy.accounting.ledger import Ledger
 from fedprivacy.accounting.profile import Profile, privacy_profile
 from fedprivacy.accounting.statement import PrivacyStatement
-from fedprivacy.audit.assessment import Assessment, assess
+from fedprivacy.accounting.units import alike
+from fedprivacy.audit.assessment import RELATION, Assessment, assess
 from fedprivacy.audit.messages import records_in_messages
 from fedprivacy.audit.observation import Observation
 from fedprivacy.audit.reconstruction import Victims, reconstruct
@@ -159,13 +160,17 @@ def weakest_round(strengths: Sequence[float | None]) -> int:
 def protected_profiles(ledger: Ledger, statement: PrivacyStatement) -> tuple[Profile, ...]:
     """Proven profiles, one for each site, of one record in the protected releases alone.
 
-    Empty where they prove nothing: there is no claim to test then.
+    Empty where they prove nothing, or something of one record in another's place, which the coins
+    of an audit do not ask: there is no claim to test then.
     """
     protected = ledger.protected()
     if not len(protected):
         return ()
     subject: Claim = claim(protected, "record", statement.view, statement.delta)
     if subject.neighbouring is None or not np.isfinite(subject.total.epsilon):
+        return ()
+    # Whatever a coarser unit's data are replaced by, a record inside it may be missing.
+    if subject.events[0].unit == "record" and not alike(subject.neighbouring, RELATION):
         return ()
     chosen = Ledger(subject.events)
     return tuple(privacy_profile(chosen.site(name), subject.neighbouring) for name in chosen.sites)

@@ -200,3 +200,15 @@ def test_verdicts() -> None:
 def test_what_is_out_of_range_is_refused(tiny: Tiny, override: str) -> None:
     with pytest.raises(ConfigError, match=r"audit\."):
         validate(tiny("audit=fast", override))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "tests"), [("dpsgd", True), ("local_source", False), ("gaussian_clipped", True)]
+)
+def test_a_claim_is_only_tested_by_coins_that_ask_for_it(
+    tiny: Tiny, tmp_path: Path, algorithm: str, tests: bool
+) -> None:
+    """One of a record in another's place is not theirs; one of whatever a site holds is."""
+    result = run_cell(tiny(f"algorithm={algorithm}", "audit=fast", "audit.canaries=20"), tmp_path)
+    assert result.verdict == "proven"
+    assert (result.audit["claim"]["rejected"] is not None) is tests

@@ -17,6 +17,18 @@ VIEWS: tuple[View, ...] = ("server_updates", "aggregate", "final_model")
 """From the strongest adversary to the weakest: each sees all that the next ones see."""
 
 
+_ALIKE = frozenset({"zero_out", "add_remove"})
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether numbers under two neighbouring relations mean the same.
+
+    Of one record of a public number the empty record and the missing one do, see
+    docs/how-we-count.md; another record in its place is another question.
+    """
+    return one == other or {one, other} <= _ALIKE
+
+
 def view_contains(stronger: View, weaker: View) -> bool:
     """Whether an adversary with the first view sees all that one with the second sees."""
     return VIEWS.index(stronger) <= VIEWS.index(weaker)

@@ -22,6 +22,8 @@ ATTACKS: dict[View, str] = {
     "aggregate": "how much of a record's gradient is in the averages, all rounds",
     "final_model": "loss under the final model",
 }
+RELATION = "add_remove"
+"""What a coin decides: whether a record is there."""
 CLAIM = "as private as its protected rounds"
 ZERO = (
     "A lower bound of 0 means that this attack found nothing; it is no evidence of privacy. Only a "
@@ -89,7 +91,7 @@ def assess(
     block = {
         **{key: best[key] for key in best if key not in ("membership", "under_assumptions")},
         "unit": "record",
-        "neighbouring": "add_remove",
+        "neighbouring": RELATION,
         "view": view,
         "attacker": KNOWS,
         "guess_counts": list(counts),

@@ -27,6 +27,8 @@ from fedprivacy.pricing.twins import (
 from fedprivacy.result import CellResult
 
 NO_PROOF = "no proof bought"
+ALL_LEFT = "the proof leaves an attacker all of the advantage: no rate"
+_LEAST_BOUGHT = 1e-9  # what accounting resolves of an advantage
 NO_TWIN = "no twin was run: the same cell with algorithm=none"
 NO_SCORE = "no seed has a score beside its twin's"
 RECALL = "recall"
@@ -153,12 +155,15 @@ def _bought(cell: CellResult) -> float:
 def _rate(
     lost: Interval | None, bought: float, cells: Sequence[CellResult], paired: int
 ) -> tuple[float | None, str]:
-    if any((cell.privacy or {}).get("infinite", True) for cell in cells) or bought <= 0:
+    if any((cell.privacy or {}).get("infinite", True) for cell in cells):
         return None, NO_PROOF
+    if bought < _LEAST_BOUGHT:
+        return None, ALL_LEFT
     if lost is None:
         return None, NO_TWIN if paired == 0 else NO_SCORE
     rate = exchange_rate(lost.value, bought)
-    return rate, f"{rate:.3f} of score for the whole of an attacker's advantage"
+    number = f"{rate:.3f}" if abs(rate) < 1000 else f"{rate:.3g}"
+    return rate, f"{number} of score for the whole of an attacker's advantage"
 
 
 def exchange_rate(lost: float, bought: float) -> float:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from fedprivacy.accounting.units import alike
+from fedprivacy.audit.assessment import RELATION
 from fedprivacy.report.canvas import new_figure
 from fedprivacy.report.palette import FAINT, HAIRLINE, INK, look_of
 from fedprivacy.report.rows import Row
@@ -21,11 +23,18 @@ _LINEAR_TO = 30.0
 """Where nothing is larger, the axis is linear; else it is logarithmic beyond 1."""
 
 _ADVERTISED: dict[str, Any] = {
-    "ls": "", "marker": "D", "ms": 7, "mfc": "#BDBDBD", "mec": INK, "mew": 1.1,
+    "ls": "", "marker": "D", "ms": 8, "mfc": "white", "mec": INK, "mew": 1.1,
 }  # fmt: skip
 
 Kind = tuple[str, str, float]
 """Relation, view and delta of what is claimed of one record, which is what audits guess."""
+Measured = tuple[str, str, float, float]
+"""Relation, view, delta and confidence of an audit."""
+SEES = {
+    "server_updates": " who sees every update",
+    "aggregate": " who sees every average",
+    "final_model": " who sees the final model alone",
+}
 
 
 def audited(rows: Sequence[Row]) -> list[Row]:
@@ -36,8 +45,8 @@ def audited(rows: Sequence[Row]) -> list[Row]:
 def audit_figure(rows: Sequence[Row]) -> Figure | None:
     """One dataset's audits, a panel for each kind of claim; None where nothing was audited.
 
-    Every number is about one record. Rows of which nothing is claimed stand in every panel: what an
-    attacker showed there is beside all claims.
+    Every number is about one record. Rows of which nothing is claimed stand in every panel whose
+    audits are like theirs: what an attacker showed there is beside all claims.
 
     Args:
         rows: of one dataset.
@@ -48,32 +57,55 @@ def audit_figure(rows: Sequence[Row]) -> Figure | None:
     panels = _panels(shown)
     left = 0.2 + _CHARACTER * max(len(line) for row in shown for line in _label(row).split("\n"))
     title = (
-        f"{dataset_title(*shown[0].dataset)}: what an attacker who sees every update showed, "
-        "against what is claimed"
+        f"{dataset_title(*shown[0].dataset)}: what an attacker{_who(shown)} showed, against what "
+        "is claimed"
     )
     width = max(left + _PLOT + 0.25, 0.3 + _TITLE_CHARACTER * len(title))
     plot = width - left - 0.25
     height = _TITLE + sum(_HEAD + _ROW_HEIGHT * len(own) + _FOOT for own in panels.values())
     figure = new_figure(width, height)
     top = _TITLE
-    for kind, own in panels.items():
+    for (kind, audit), own in panels.items():
         tall = _ROW_HEIGHT * len(own)
         box = (left / width, 1 - (top + _HEAD + tall) / height, plot / width, tall / height)
-        _panel(figure.add_axes(box), kind, own)
+        _panel(figure.add_axes(box), kind, audit, own)
         top += _HEAD + tall + _FOOT
     figure.text(0.1 / width, 1 - 0.1 / height, title, va="top", fontsize=9.5, color=INK)
     _legend(figure, width, height)
     return figure
 
 
-def _panels(rows: Sequence[Row]) -> dict[Kind | None, list[Row]]:
-    """Rows by kind of claim; those that claim nothing in every panel."""
-    kinds = [kind for row in rows if (kind := claim_kind(row)) is not None]
-    found: dict[Kind | None, list[Row]] = {
-        kind: [row for row in rows if claim_kind(row) in (kind, None)]
-        for kind in dict.fromkeys(kinds)
+def _panels(rows: Sequence[Row]) -> dict[tuple[Kind | None, Measured], list[Row]]:
+    """Rows by what is claimed and how it was audited; those without a claim beside all claims."""
+    kinds = dict.fromkeys((claim_kind(row), measured_kind(row)) for row in rows)
+    claimed = {audit for kind, audit in kinds if kind is not None}
+    return {
+        (kind, audit): [
+            row for row in rows if claim_kind(row) in (kind, None) and measured_kind(row) == audit
+        ]
+        for kind, audit in kinds
+        if kind is not None or audit not in claimed
     }
-    return found or {None: list(rows)}
+
+
+def measured_kind(row: Row) -> Measured:
+    """What a row's audits hold for; all of a row's cells have the same."""
+    audit = _audits(row)[0]
+    # Results of an earlier version do not say it; it was the same.
+    relation = str(audit.get("neighbouring", RELATION))
+    view = str(audit.get("view") or (row.privacy or {}).get("view"))
+    return relation, view, float(audit["delta"]), float(audit["confidence"])
+
+
+def _who(rows: Sequence[Row]) -> str:
+    """What the attackers of all rows see; empty where that is not the same."""
+    views = {measured_kind(row)[1] for row in rows}
+    return SEES.get(views.pop(), "") if len(views) == 1 else ""
+
+
+def _comparable(kind: Kind | None, audit: Measured) -> bool:
+    """Whether what was measured speaks of what is claimed."""
+    return kind is None or alike(kind[0], audit[0])
 
 
 def record_claim(row: Row) -> Mapping[str, Any]:
@@ -97,14 +129,15 @@ def record_epsilon(row: Row) -> float:
     return math.inf if value is None else float(value)
 
 
-def _panel(axes: Any, kind: Kind | None, rows: Sequence[Row]) -> None:
+def _panel(axes: Any, kind: Kind | None, audit: Measured, rows: Sequence[Row]) -> None:
     largest = _largest(rows)
+    comparable = _comparable(kind, audit)
     logarithmic = largest > _LINEAR_TO
     slot = largest * (6.0 if logarithmic else 1.22)
     if logarithmic:
         axes.set_xscale("symlog", linthresh=1.0, linscale=0.5)
     for place, row in enumerate(reversed(rows)):
-        _draw(axes, place, row, slot)
+        _draw(axes, place, row, slot, comparable)
     axes.set_yticks(range(len(rows)), [_label(row) for row in reversed(rows)])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlim(-0.12 if logarithmic else -0.02 * slot, slot * (2.2 if logarithmic else 1.06))
@@ -112,7 +145,7 @@ def _panel(axes: Any, kind: Kind | None, rows: Sequence[Row]) -> None:
     axes.set_xticks([*ticks, slot], [*(f"{tick:g}" for tick in ticks), "infinite"])
     axes.minorticks_off()
     axes.axvline((largest * slot) ** 0.5, color=HAIRLINE, lw=0.8, ls=(0, (2, 2)))
-    axes.set_xlabel(_about(kind, rows))
+    axes.set_xlabel(_about(kind, audit))
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
 
@@ -145,18 +178,11 @@ def _largest(rows: Sequence[Row]) -> float:
     return max(finite, default=1.0) or 1.0
 
 
-def _draw(axes: Any, place: int, row: Row, slot: float) -> None:
-    look = look_of(row.first.algorithm, row.first.federation)
-    claim, audits = record_claim(row), _audits(row)
-    ceiling = max(float(audit["ceiling"]) for audit in audits)
+def _draw(axes: Any, place: int, row: Row, slot: float, comparable: bool) -> None:
     axes.plot([0, slot], [place, place], color=HAIRLINE, lw=0.7, zorder=0)
-    axes.plot([ceiling] * 2, [place - 0.3, place + 0.3], color=FAINT, lw=1.0, ls=(0, (2, 1.5)))
-    for index, audit in enumerate(audits):
-        spread = 0.0 if len(audits) == 1 else 0.26 * (index / (len(audits) - 1) - 0.5)
-        axes.plot(
-            [float(audit["epsilon_lower"])], [place - spread], ls="", marker="o", ms=4,
-            color=look.colour, alpha=0.85, zorder=4,
-        )  # fmt: skip
+    if comparable:
+        _measured(axes, place, row)
+    claim = record_claim(row)
     alone, total = claim.get("epsilon_protected"), claim.get("epsilon")
     if alone is not None and (claim.get("infinite") or alone != total):
         axes.plot([alone], [place], **_ADVERTISED, zorder=3)
@@ -164,13 +190,28 @@ def _draw(axes: Any, place: int, row: Row, slot: float) -> None:
     axes.plot([x], [place], ls="", marker="s", ms=6.5, color=INK, zorder=3)
 
 
-def _about(kind: Kind | None, rows: Sequence[Row]) -> str:
+def _measured(axes: Any, place: int, row: Row) -> None:
+    look = look_of(row.first.algorithm, row.first.federation)
+    audits = _audits(row)
+    ceiling = max(float(audit["ceiling"]) for audit in audits)
+    axes.plot([ceiling] * 2, [place - 0.3, place + 0.3], color=FAINT, lw=1.0, ls=(0, (2, 1.5)))
+    for index, audit in enumerate(audits):
+        spread = 0.0 if len(audits) == 1 else 0.26 * (index / (len(audits) - 1) - 0.5)
+        axes.plot(
+            [float(audit["epsilon_lower"])], [place - spread], ls="", marker="o", ms=4,
+            color=look.colour, mec="white", mew=0.4, zorder=4,
+        )  # fmt: skip
+
+
+def _about(kind: Kind | None, audit: Measured) -> str:
     """What the axis holds for: the claim's unit, relation, view and delta, and the audits' own."""
-    audit = _audits(rows[0])[0]
-    relation = audit.get("neighbouring")
-    parts = ["measured: at least", *([relation] if relation else [])]
-    parts.append(f"{100 * float(audit['confidence']):g} % confidence")
-    measured = ", ".join([*parts, f"\u03b4={delta_text(float(audit['delta']))}"])
+    relation, seen, delta, confidence = audit
+    measured = (
+        f"measured: at least, {relation}, view {seen}, {100 * confidence:g} % confidence, "
+        f"\u03b4={delta_text(delta)}"
+    )
+    if not _comparable(kind, audit):
+        measured = f"what was measured is of {relation} and not comparable: see all bounds"
     if kind is None:
         return f"epsilon of one record: nothing is claimed; {measured}"
     relation, view, delta = kind

@@ -6,16 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedprivacy.accounting.units import VIEWS, View, view_contains
+from fedprivacy.accounting.units import VIEWS, View, alike, view_contains
 from fedprivacy.report.csv_file import csv_number, csv_text
 from fedprivacy.report.rows import Row
 from fedprivacy.report.words import MISSING, UNKNOWN, dataset_text, delta_text, number_text
 from fedprivacy.result import CellResult
 
 ALWAYS = "none"
-# Of one record of a public number the empty record and the missing one are the same; see
-# docs/how-we-count.md. A bound for them says nothing of another record in its place.
-_ALIKE = frozenset({"add_remove", "zero_out"})
 
 
 @dataclass(frozen=True)
@@ -108,11 +105,6 @@ def measured(row: Row, unit: str, neighbouring: str, view: View, delta: float) -
         and bound.delta >= delta
     ]
     return max(fitting, key=lambda bound: bound.lower, default=None)
-
-
-def alike(one: str, other: str) -> bool:
-    """Whether numbers under two neighbouring relations mean the same."""
-    return one == other or {one, other} <= _ALIKE
 
 
 def bound_lines(rows: Sequence[Row]) -> list[dict[str, str]]:

@@ -12,7 +12,7 @@ from fedprivacy.report.palette import FAINT, algorithm_look
 from fedprivacy.report.point_numbers import BARS
 from fedprivacy.report.price_points import Point
 
-NOTHING = "<"
+NOTHING, BLIND = "<", "x"
 CEILING: dict[str, Any] = {"marker": 7, "ms": 4.5}
 _APART, _RIM = 5.5, 14.0  # points of 1/72 inch
 
@@ -67,10 +67,11 @@ def _bar(axes: Any, point: Point, x: float, score: float, level: float, low: flo
         axes.plot([start, x], [level, level], **thin)
         if level != score:
             axes.plot([x, x], [level, score], **thin)
+        # An audit that could have shown nothing found nothing: one mark says both.
+        end = "|" if found else BLIND if point.ceiling == 0 else NOTHING
         axes.plot(
-            [start], [level], marker="|" if found else NOTHING, color=look.colour,
-            ms=5.5 if found else 4.5, zorder=3,
-        )  # fmt: skip
-    if point.ceiling is not None:  # 0: this audit could have shown nothing at all
-        at = max(math.log10(point.ceiling), low) if point.ceiling > 0 else low
+            [start], [level], marker=end, color=look.colour, ms=5.5 if found else 4.5, zorder=3
+        )
+    if point.ceiling:
+        at = max(math.log10(point.ceiling), low)
         axes.plot([at], [level], color=FAINT, zorder=3, **CEILING)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedprivacy.pricing.frontier import pareto
 from fedprivacy.report.canvas import new_figure
-from fedprivacy.report.measured_bars import CEILING, NOTHING, draw_measured
+from fedprivacy.report.measured_bars import BLIND, CEILING, NOTHING, draw_measured
 from fedprivacy.report.palette import CHANCE, FAINT, HAIRLINE, INK, algorithm_look, reference_look
 from fedprivacy.report.point_numbers import BARS, LEVEL, POINT, STEPS, number_points
 from fedprivacy.report.price_points import Kind, Point, panels
@@ -54,7 +54,7 @@ def price_list_figure(rows: Sequence[Row], collapse_fraction: float) -> Figure |
         title, x=_LEFT / width, ha="left", y=1 - 0.12 / height, va="top", fontsize=9.5, color=INK
     )
     proved = {id(p.row) for own in found.values() for p in own if math.isfinite(p.epsilon)}
-    _legend(figure, keys, proved, side / width, height)
+    _legend(figure, keys, proved, _marks(found), side / width, height)
     return figure
 
 
@@ -84,7 +84,7 @@ def _panel(axes: Any, kind: Kind, points: Sequence[Point], fraction: float) -> N
     steps = [math.log10(m * 10.0**t) for t in decades for m in (1, 3)]
     shown = ticks if len(ticks) > 2 else [s for s in steps if low <= s <= high]
     middle = (begin + end) / 2
-    axes.set_xticks([*shown, middle], [*(f"{10**t:.3g}" for t in shown), "infinite"])
+    axes.set_xticks([*shown, middle], [*(_tick(t) for t in shown), "infinite"])
     axes.set_xlim(low, end + beside)
     axes.set_ylim(axes.get_ylim())
     draw_measured(axes, points, places, low)
@@ -95,6 +95,12 @@ def _panel(axes: Any, kind: Kind, points: Sequence[Point], fraction: float) -> N
     axes.set_title(
         f"one {unit}, {relation}, view {view}, δ={delta_text(delta)}", loc="left", color=INK
     )
+
+
+def _tick(power: float) -> str:
+    """A power of ten, or three times one: 0.3, 10, 3000; above that 10⁵."""
+    whole = float(power).is_integer() and power > 4
+    return f"$10^{{{power:g}}}$" if whole else f"{float(f'{10**power:.3g}'):.7g}"
 
 
 def _references(axes: Any, points: Sequence[Point], fraction: float) -> float | None:
@@ -163,8 +169,41 @@ def _baseline(federation: str) -> Any:
     return Line2D([], [], color=look.colour, lw=0.9, ls=look.dash, label=name)
 
 
+def _marks(found: Mapping[Kind, Sequence[Point]]) -> list[Any]:
+    """What the marks mean that some panel has."""
+    from matplotlib.lines import Line2D
+
+    points = [point for own in found.values() for point in own]
+    lowers = [point.lower for point in points if point.lower is not None]
+    blind = any(point.lower == 0 and point.ceiling == 0 for point in points)
+    measured = "measured at least, add_remove"
+    marks: list[tuple[bool, str, dict[str, Any]]] = [
+        (
+            any(math.isinf(point.epsilon) for point in points),
+            "nothing proved", {"ls": "", "marker": "o", "mfc": "white"},
+        ),
+        (True, "± standard error", {"ls": "", "marker": "$I$", "ms": 7}),
+        (len(points) > len(found), "not beaten in both", {"lw": 1.0}),
+        (any(lowers), measured, {"marker": "|", "ms": 5.5, "lw": 0.9}),
+        (
+            any(point.lower == 0 and point.ceiling != 0 for point in points),
+            "measured 0", {"ls": "", "marker": NOTHING, "ms": 4.5},
+        ),
+        (blind, "audit could show nothing", {"ls": "", "marker": BLIND, "ms": 4.5}),
+        (any(point.ceiling for point in points), "most it could show", {"ls": "", **CEILING}),
+    ]  # fmt: skip
+    return [
+        Line2D([], [], color=FAINT, label=label, **look) for shown, label, look in marks if shown
+    ]
+
+
 def _legend(
-    figure: Figure, keys: Mapping[int, Row], proved: set[int], side: float, height: float
+    figure: Figure,
+    keys: Mapping[int, Row],
+    proved: set[int],
+    marks: Sequence[Any],
+    side: float,
+    height: float,
 ) -> None:
     """Every row by its number, filled where some panel proves it, then what lines mean."""
     from matplotlib.lines import Line2D
@@ -178,14 +217,7 @@ def _legend(
         mark: dict[str, Any] = {"marker": look.marker, "color": look.colour, "mfc": filled}
         handles.append(Line2D([], [], ls="", label=f"{number}  {row.name}", **mark))
     handles += [
-        Line2D([], [], ls="", marker="o", color=FAINT, mfc="white", label="nothing proved"),
-        Line2D([], [], ls="", marker="$I$", ms=7, color=FAINT, label="± standard error"),
-        Line2D([], [], color=FAINT, lw=1.0, label="not beaten in both"),
-        Line2D(
-            [], [], color=FAINT, marker="|", ms=5.5, lw=0.9, label="measured at least, add_remove"
-        ),
-        Line2D([], [], ls="", color=FAINT, marker=NOTHING, ms=4.5, label="measured 0"),
-        Line2D([], [], ls="", color=FAINT, label="most it could show", **CEILING),
+        *marks,
         *(_baseline(name) for name in federations),
         Line2D([], [], color=CHANCE.colour, lw=0.8, label="chance"),
         Patch(facecolor="#000000", alpha=_SHADE, label="collapse"),

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 AUDIT_FILE = "audit.npz"
+UPDATES = "updates"
 _LOWEST = 1e-3
 _MARKERS = ("^", "v", "<", ">", "P", "X", "*", "h", "D")
 _PANEL, _TALL, _CHARACTER = 2.3, 1.95, 0.062
+_MOST_ALIKE = 3
 _WIDTH, _THICK, _THIN = 1.3, 2.0, 0.7
 _GUESSING: dict[str, Any] = {"color": FAINT, "lw": 0.7, "ls": (0, (1, 2))}
 _DASHES: dict[str, Any] = {
@@ -74,14 +76,17 @@ def attacks(rows: Sequence[Row], audits: Mapping[str, Arrays]) -> list[Attack]:
     for row in rows:
         seeds = [audits[cell.cell_id] for cell in row.cells if cell.cell_id in audits]
         if seeds:
-            found += [_attack(row, name, seeds, scores) for name, scores in _scores(seeds).items()]
+            beyond = (row.privacy or {}).get("view", "server_updates") != "server_updates"
+            for name, scores in _scores(seeds).items():
+                full = f"{name} (beyond the view)" if name == UPDATES and beyond else name
+                found.append(_attack(row, full, seeds, scores))
     return found
 
 
 def _scores(seeds: Sequence[Arrays]) -> dict[str, list[NDArray[np.float64]]]:
     """Scores of each seed by attack."""
     scores = {
-        "updates": [seed["server"] for seed in seeds],
+        UPDATES: [seed["server"] for seed in seeds],
         "loss threshold": [-seed["loss"] for seed in seeds],
     }
     same = all(_who(seed) == _who(seeds[0]) for seed in seeds)
@@ -118,8 +123,10 @@ def roc_figure(found: Sequence[Attack]) -> Figure | None:
     """ROC curves of one dataset on log axes, one panel for each attack; None without any.
 
     A line has its algorithm's colour and its schedule's dashes; settings of both alike differ in
-    the marker, its shade and the width of the line. The legend stands below.
+    the marker, its shade and the width of the line; of many such settings the first, the middle and
+    the last are drawn, as more cannot be followed. The legend stands below.
     """
+    every, found = len({attack.row.name for attack in found}), drawn(found)
     names = list(dict.fromkeys(attack.name for attack in found))
     if not names:
         return None
@@ -148,9 +155,25 @@ def roc_figure(found: Sequence[Attack]) -> Figure | None:
         else:
             axes.set_ylabel("true-positive rate")
     title = f"{dataset_title(*found[0].row.dataset)}: who was in training? All seeds together"
+    if left_out := every - len({attack.row.name for attack in found}):
+        title += f"; {left_out} more in the table"
     figure.suptitle(title, x=0.6 / width, y=1 - 0.1 / height, ha="left", va="top", fontsize=9.5)
     _legend(figure, looks, columns)
     return figure
+
+
+def drawn(found: Sequence[Attack]) -> list[Attack]:
+    """Of settings that share algorithm and schedule no more than three: first, middle and last."""
+    alike: dict[tuple[str, str, str], dict[str, None]] = {}
+    for attack in found:
+        first = attack.row.first
+        key = (first.algorithm, first.schedule, first.federation)
+        alike.setdefault(key, {})[attack.row.name] = None
+    kept = set()
+    for names in map(list, alike.values()):
+        some = names if len(names) <= _MOST_ALIKE else [names[0], names[len(names) // 2], names[-1]]
+        kept.update(some)
+    return [attack for attack in found if attack.row.name in kept]
 
 
 def _curve(axes: Any, attack: Attack, style: Mapping[str, Any]) -> None:

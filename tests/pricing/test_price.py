@@ -17,7 +17,7 @@ from sklearn.isotonic import IsotonicRegression
 from fedprivacy.pricing.data_loss import discarded, equivalent_data_loss
 from fedprivacy.pricing.file import to_json
 from fedprivacy.pricing.frontier import pareto
-from fedprivacy.pricing.price import NO_LOCAL, NO_PROOF, NO_SCORE, NO_TWIN, losses, price
+from fedprivacy.pricing.price import ALL_LEFT, NO_LOCAL, NO_PROOF, NO_SCORE, NO_TWIN, losses, price
 from fedprivacy.pricing.twins import find_twin
 from fedprivacy.result import CellResult, ScoreBlock
 
@@ -113,6 +113,14 @@ def test_no_proof_has_no_rate() -> None:
     # One seed without a proof is enough: the row's worst counts.
     both = [cell(0.8, 0, advantage=0.5), cell(0.8, 1, schedule="first_round")]
     assert price(both, both, 0.2).exchange_text == NO_PROOF
+
+
+def test_a_proof_that_leaves_all_of_the_advantage_has_no_rate_but_is_a_proof() -> None:
+    protected, twin = cell(0.8, advantage=1.0), cell(0.9, algorithm="none")
+    found = price([protected], [protected, twin], 0.2)
+    assert (found.bought, found.exchange_rate, found.exchange_text) == (0.0, None, ALL_LEFT)
+    dear = price([cell(0.8, advantage=1 - 1e-7)], [protected, twin], 0.2)
+    assert dear.exchange_text == "1e+06 of score for the whole of an attacker's advantage"
 
 
 def test_what_federation_still_gains_is_against_the_best_site_alone() -> None:

@@ -99,6 +99,43 @@ def test_audits_of_many_settings(rows: list[Row], check_layout: Check) -> None:
     assert {words.split(", ")[1] for words in about} == {"zero_out", "replace_one"}
 
 
+def test_an_audits_title_says_what_its_attackers_see(factory: ModuleType) -> None:
+    def cell(view: str, name: str = "dpsgd") -> CellResult:
+        made = claims(factory.make_result(name), 8.0)
+        privacy = {**made.privacy, "view": view}
+        return replace(audited(made, 0.5, view=view, neighbouring="add_remove"), privacy=privacy)
+
+    def title(*cells: CellResult) -> str:
+        return draw(audit_figure, make_rows(cells)).texts[0].get_text()
+
+    assert "an attacker who sees every update showed" in title(cell("server_updates"))
+    last = draw(audit_figure, make_rows([cell("final_model")]))
+    assert "an attacker who sees the final model alone showed" in last.texts[0].get_text()
+    assert "view final_model" in last.axes[0].get_xlabel().split("\n")[1]
+    assert "what an attacker showed" in title(cell("final_model"), cell("server_updates", "svt"))
+
+
+def test_what_audits_measured_never_stands_beside_another_relation(factory: ModuleType) -> None:
+    def axes(relation: str) -> Any:
+        made = claims(factory.make_result("local_source"), 8.0, relation)
+        [found] = draw(audit_figure, make_rows([audited(made, 0.5)])).axes
+        return found
+
+    beside, apart = axes("zero_out"), axes("replace_one")
+    assert "o" in [line.get_marker() for line in beside.lines]
+    assert "o" not in [line.get_marker() for line in apart.lines]
+    assert "not comparable" in apart.get_xlabel()
+
+
+def test_audits_of_another_confidence_have_a_panel_of_their_own(factory: ModuleType) -> None:
+    cells = [
+        audited(claims(factory.make_result(name), 8.0), 0.5, confidence=confidence)
+        for name, confidence in (("dpsgd", 0.95), ("svt", 0.99))
+    ]
+    figure = draw(audit_figure, make_rows(cells))
+    assert ["99 %" in axes.get_xlabel() for axes in figure.axes] == [False, True]
+
+
 def test_long_names_of_datasets(factory: ModuleType, check_layout: Check) -> None:
     cells = []
     for number, epsilon in enumerate((10.0, 1e3, 1e6)):
@@ -121,11 +158,17 @@ def test_membership_of_many_settings(rows: list[Row], check_layout: Check) -> No
     figure = draw(roc_figure, attacks(rows))
     check_layout(figure)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert len(labels) == len(set(labels)) == len(rows) + 1
+    # Of four settings of DP-SGD in every round three are drawn, the first and the last among them.
+    alike = [row.name for row in rows if row.name.endswith("every_round") and "dpsgd" in row.name]
+    assert len(alike) == 4
+    assert len(labels) == len(set(labels)) == len(rows) - 1 + 1
+    assert set(labels) == {row.name for row in rows} - {alike[1]} | {"guessing"}
+    assert "1 more in the table" in figure.get_suptitle()
     lines = figure.legends[0].get_lines()
     # An algorithm keeps its colour; no look is there twice, not even in grey.
-    for row, line in zip(rows, lines, strict=False):
-        assert line.get_color() == look_of(row.first.algorithm, row.first.federation).colour
+    colours = {row.name: look_of(row.first.algorithm, row.first.federation) for row in rows}
+    for label, line in zip(labels[:-1], lines, strict=False):
+        assert line.get_color() == colours[label].colour
     looks = {
         (line.get_linestyle(), line.get_linewidth(), line.get_marker(), line.get_markerfacecolor())
         for line in lines

@@ -110,7 +110,7 @@ def test_a_patient_with_several_records_has_a_panel_and_a_figure_of_its_own(
     assert "made-up events (proved: epsilon 52.50 of each, zero_out, view server_updates" in said
 
 
-def test_an_audit_that_could_show_nothing_is_drawn_with_its_ceiling(factory: ModuleType) -> None:
+def test_an_audit_that_could_show_nothing_has_a_mark_of_its_own(factory: ModuleType) -> None:
     audit = {
         "epsilon_lower": 0.0, "ceiling": 0.0, "confidence": 0.95, "delta": 1e-5, "unit": "record",
         "neighbouring": "add_remove", "view": "server_updates",
@@ -122,8 +122,11 @@ def test_an_audit_that_could_show_nothing_is_drawn_with_its_ceiling(factory: Mod
     figure = price_list_figure(make_rows([replace(made, audit=audit)]), 0.2)
     [axes] = figure.axes
     markers = [line.get_marker() for line in axes.lines]
-    assert markers.count("<") == 1, "measured 0"
-    assert markers.count(7) == 1, "the most it could show, which is nothing"
+    assert markers.count("x") == 1, "one mark: it found nothing and could have shown nothing"
+    assert not {"<", 7}.intersection(markers)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "audit could show nothing" in names
+    assert not {"measured 0", "most it could show", "nothing proved"}.intersection(names)
 
 
 def test_what_nobody_audited_is_not_said_to_have_been_looked_at(factory: ModuleType) -> None:
@@ -195,7 +198,8 @@ def test_the_zone_of_collapse_reaches_down_and_hollow_means_nothing_proved(rows)
             hollow = line.get_markerfacecolor() == "white"
             assert hollow == (abs(line.get_xdata()[0] - infinite) < 0.2)
     names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert {"nothing proved", "measured 0", "collapse"} < set(names)
+    assert {"nothing proved", "collapse"} < set(names)
+    assert "measured 0" not in names, "nobody looked"
     handles = zip(figure.legends[0].legend_handles, names, strict=True)
     hollow = {
         name: mark.get_markerfacecolor() == "white" for mark, name in handles if name[0] in "123"
