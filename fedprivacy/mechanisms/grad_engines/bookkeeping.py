@@ -1,8 +1,8 @@
-"""Clipped sums of all-Linear networks without materialising any per-record gradient."""
+"""Clipped sums by one pass forward and one back for a whole batch, layer by layer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,19 +17,38 @@ from fedprivacy.mechanisms.grad_engines.base import (
     split_views,
 )
 from fedprivacy.mechanisms.grad_engines.clipping import PLAIN, Bound, Contribution
+from fedprivacy.mechanisms.grad_engines.record_gradients import (
+    has_record_gradients,
+    record_axes,
+    record_gradients,
+)
 from fedprivacy.training.losses import Loss
 
-CHUNK = 4096
+_Written = dict[str, dict[str, torch.Tensor]]
+
+CHUNK, SCALARS = 4096, 2**17
+"""Views at a time, and of networks with convolutions also scalars of records."""
 
 
-def linear_layers(model: nn.Module) -> dict[str, nn.Linear] | None:
+def linear_layers(model: nn.Module) -> dict[str, nn.Module] | None:
     """The Linear layers by name if they own every parameter, each exactly once; else None."""
-    layers: dict[str, nn.Linear] = {}
+    layers = known_layers(model)
+    if layers is None or any(type(layer) is not nn.Linear for layer in layers.values()):
+        return None
+    return layers
+
+
+def known_layers(model: nn.Module) -> dict[str, nn.Module] | None:
+    """The layers with parameters by name, each owning its own; None if one is of another kind.
+
+    Linear, convolutions padded with zeros, and GroupNorm.
+    """
+    layers: dict[str, nn.Module] = {}
     owned: list[int] = []
     for name, module in model.named_modules(remove_duplicate=False):
         mine = [id(p) for p in module.parameters(recurse=False)]
         # Subclasses may compute something else in forward.
-        if type(module) is nn.Linear:
+        if mine and (type(module) is nn.Linear or has_record_gradients(module)):
             layers[name] = module
         elif mine:
             return None
@@ -50,19 +69,21 @@ class _Use:
 class BookkeepingEngine:
     """One forward and one backward pass for a whole batch.
 
-    With ``a`` a layer's input and ``delta`` the derivative of one record's loss by the layer's
+    With ``a`` a Linear layer's input and ``delta`` the derivative of one record's loss by its
     output, the record's gradient is the outer product of delta and a (and delta for the bias), so
     ``||g||^2 = sum over layers of ||delta||^2 (||a||^2 + 1)`` and the clipped sum is
     ``(factors * delta)^T a`` (Bu, Wang, Zha, Karypis 2022, "Differentially private optimization
     on large model at small cost"). For K views of a record, its gradient is the mean of K outer
     products, whose squared norm is the sum over pairs of views of
-    ``(delta_j . delta_k) (a_j . a_k + 1) / K^2``.
+    ``(delta_j . delta_k) (a_j . a_k + 1) / K^2``. Records' gradients of convolutions and GroupNorm
+    are written down (see ``record_gradients``).
 
     Args:
-        model: module whose parameters all belong to Linear layers on ``(b, features)`` inputs.
+        model: module whose parameters all belong to Linear layers on ``(b, features)`` inputs,
+            to convolutions padded with zeros, or to GroupNorm.
         loss: mean loss over a batch.
         chunk: records at a time, to bound the memory of activations; None: as many as have 4096
-            views between them.
+            views between them, and, unless all layers are Linear, 2^17 scalars.
         contribution: the clipping rule and the views of a record.
 
     Raises:
@@ -78,15 +99,16 @@ class BookkeepingEngine:
         chunk: int | None = None,
         contribution: Contribution = PLAIN,
     ) -> None:
-        layers = linear_layers(model)
+        layers = known_layers(model)
         if layers is None:
             raise ProtectionError(
                 "algorithm.grad_engine='bookkeeping' needs a model whose parameters all belong to "
-                "nn.Linear layers, each registered once. Use algorithm.grad_engine=auto."
+                "nn.Linear, to nn.Conv1d to 3d padded with zeros, or to nn.GroupNorm, each layer "
+                "registered once. Use algorithm.grad_engine=auto."
             )
         self._model, self._loss, self._layers = model, loss, layers
         self._contribution = contribution
-        self._chunk = chunk or max(1, CHUNK // contribution.views)
+        self._chunk, self._linear = chunk, linear_layers(model) is not None
         self._biased = all(layer.bias is not None for layer in layers.values())
         self._shapes = {
             (name, kind): parameter.shape
@@ -98,14 +120,14 @@ class BookkeepingEngine:
         """See ``GradEngine.clipped_sum``.
 
         Raises:
-            ProtectionError: a layer is used more than once, on other than ``(b, features)``
-                inputs, or its input or output is changed in place.
+            ProtectionError: a layer is used more than once, on inputs of other axes than
+                documented, or its input or output is changed in place.
         """
         rule, k = self._contribution.clipping, self._contribution.views
         result = empty_sum(self._model, rule.counts)
         parts = split_views(result.total, list(self._shapes.values()))
         views = dict(zip(self._shapes, parts, strict=True))
-        for x_part, y_part in physical_batches(x, y, self._chunk):
+        for x_part, y_part in physical_batches(x, y, self._at_once(x)):
             if k > 1:
                 x_part, y_part = x_part.flatten(0, 1), y_part.flatten(0, 1)
             loss, uses = self._forward(x_part, y_part)
@@ -117,12 +139,19 @@ class BookkeepingEngine:
                 allow_unused=True,
                 materialize_grads=True,
             )
-            squares = self._squares(uses, deltas)
+            written = self._written(uses, deltas)
+            squares = self._squares(uses, deltas, written)
             factors = rule.factors(squares, range(len(squares)), max_norm)
-            self._add(views, uses, deltas, factors)
+            self._add(views, uses, deltas, written, factors)
             count_within(result, factors)
             result.loss.add_(loss.detach() * (len(x_part) // k))
         return result
+
+    def _at_once(self, x: torch.Tensor) -> int:
+        fitting = CHUNK // self._contribution.views
+        if not self._linear:
+            fitting = min(fitting, SCALARS // max(1, x[:1].numel()))
+        return self._chunk or max(1, fitting)
 
     def _forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, list[_Use]]:
         uses: list[_Use] = []
@@ -135,17 +164,60 @@ class BookkeepingEngine:
         finally:
             for handle in handles:
                 handle.remove()
-        _check_uses(uses, len(x))
+        self._check(uses, len(x))
         return loss, uses
 
-    def _squares(self, uses: list[_Use], deltas: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    def _check(self, uses: list[_Use], batch: int) -> None:
+        """Refuse what the formulas for the gradients do not hold for."""
+        seen: set[str] = set()
+        for use in uses:
+            layer = self._layers[use.layer]
+            if use.layer in seen:
+                fault = "is used more than once in a forward pass"
+            elif wrong := _wrong_shape(layer, use.input, batch):
+                fault = wrong
+            elif use.versions != (use.input._version, use.output._version):
+                fault = "has its input or output changed in place (an in-place activation?)"
+            else:
+                seen.add(use.layer)
+                continue
+            raise ProtectionError(
+                f"algorithm.grad_engine='bookkeeping': layer {use.layer!r} {fault}, so its "
+                "per-record gradient norms would be wrong. Use algorithm.grad_engine=loop."
+            )
+
+    def _written(self, uses: list[_Use], deltas: tuple[torch.Tensor, ...]) -> _Written:
+        """Records' gradients of layers that are not Linear."""
+        if self._linear:
+            return {}
+        return {
+            use.layer: {
+                kind: self._mean_of_views(gradients)
+                for kind, gradients in record_gradients(
+                    self._layers[use.layer], use.input, delta
+                ).items()
+            }
+            for use, delta in zip(uses, deltas, strict=True)
+            if type(self._layers[use.layer]) is not nn.Linear
+        }
+
+    def _mean_of_views(self, gradients: torch.Tensor) -> torch.Tensor:
+        k = self._contribution.views
+        return gradients if k == 1 else gradients.view(-1, k, gradients.shape[1]).mean(1)
+
+    def _squares(
+        self, uses: list[_Use], deltas: tuple[torch.Tensor, ...], written: _Written
+    ) -> torch.Tensor:
         """Squared norms ``(layers, b)`` of each record's gradient; 0 for layers without use."""
-        if self._contribution.views == 1 and self._all_once(uses):
+        if self._linear and self._contribution.views == 1 and self._all_once(uses):
             # All layers together: many small steps cost a small network more than the norms do.
             of_delta = torch.stack([_row_norms(delta) for delta in deltas])
             of_input = torch.stack([_row_norms(use.input) for use in uses])
             return of_delta.square_().mul_(of_input.square_().add_(1))
-        found = {u.layer: self._square(u, d) for u, d in zip(uses, deltas, strict=True)}
+        found = {
+            u.layer: _norms_of(written[u.layer]) if u.layer in written else self._square(u, d)
+            for u, d in zip(uses, deltas, strict=True)
+        }
         nothing = torch.zeros_like(next(iter(found.values())))
         return torch.stack([found.get(name, nothing) for name in self._layers])
 
@@ -168,12 +240,18 @@ class BookkeepingEngine:
         views: dict[tuple[str, str], torch.Tensor],
         uses: list[_Use],
         deltas: tuple[torch.Tensor, ...],
+        written: _Written,
         factors: torch.Tensor,
     ) -> None:
         k, of_layer = self._contribution.views, dict(zip(self._layers, factors, strict=True))
+        for layer, gradients in written.items():
+            for kind, of_records in gradients.items():
+                views[layer, kind].view(-1).addmv_(of_records.T, of_layer[layer])
         # Deltas may share memory, so none is scaled in place; one block serves them all.
         block = deltas[0].new_empty(max(delta.numel() for delta in deltas))
         for use, delta in zip(uses, deltas, strict=True):
+            if use.layer in written:
+                continue
             factor = of_layer[use.layer]
             share = factor if k == 1 else (factor / k).repeat_interleave(k)
             clipped = block[: delta.numel()].view_as(delta)
@@ -181,6 +259,11 @@ class BookkeepingEngine:
             views[use.layer, "weight"].addmm_(clipped.T, use.input)
             if (use.layer, "bias") in views:
                 views[use.layer, "bias"].add_(clipped.sum(0))
+
+
+def _norms_of(gradients: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Squared norms ``(b,)`` of all scalars of a layer."""
+    return torch.stack([_row_norms(part).square() for part in gradients.values()]).sum(0)
 
 
 def _row_norms(rows: torch.Tensor) -> torch.Tensor:
@@ -199,20 +282,9 @@ def _recorder(
     return record
 
 
-def _check_uses(uses: list[_Use], batch: int) -> None:
-    """Refuse what the formula for the norm does not hold for."""
-    seen: set[str] = set()
-    for use in uses:
-        if use.layer in seen:
-            fault = "is used more than once in a forward pass"
-        elif use.input.shape[:-1] != (batch,):
-            fault = f"sees an input of shape {tuple(use.input.shape)} instead of (batch, features)"
-        elif use.versions != (use.input._version, use.output._version):
-            fault = "has its input or output changed in place (an in-place activation?)"
-        else:
-            seen.add(use.layer)
-            continue
-        raise ProtectionError(
-            f"algorithm.grad_engine='bookkeeping': layer {use.layer!r} {fault}, so its "
-            "per-record gradient norms would be wrong. Use algorithm.grad_engine=loop."
-        )
+def _wrong_shape(layer: nn.Module, a: torch.Tensor, batch: int) -> str:
+    shape = f"sees an input of shape {tuple(a.shape)} instead of"
+    if type(layer) is nn.Linear:
+        return "" if a.shape[:-1] == (batch,) else f"{shape} (batch, features)"
+    axes = record_axes(layer) or max(2, a.ndim)
+    return "" if a.ndim == axes and len(a) == batch else f"{shape} (batch, channels, ...)"

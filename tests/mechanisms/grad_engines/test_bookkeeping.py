@@ -6,6 +6,8 @@ from torch import nn
 
 from fedprivacy.errors import ProtectionError
 from fedprivacy.mechanisms.grad_engines.bookkeeping import BookkeepingEngine, linear_layers
+from fedprivacy.mechanisms.grad_engines.clipping import CLIPPINGS, Contribution
+from fedprivacy.mechanisms.grad_engines.loop import LoopEngine
 
 
 def mean_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -99,3 +101,41 @@ def test_hooks_are_removed_when_the_model_raises() -> None:
     with pytest.raises(RuntimeError):
         clipped(model, torch.randn(3, 9))
     assert not model[0]._forward_hooks
+
+
+def small_cnn(**more: object) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, **more), nn.GroupNorm(2, 4), nn.Tanh(), nn.Flatten(), nn.LazyLinear(1)
+    )
+
+
+@pytest.mark.parametrize("views", [1, 3])
+@pytest.mark.parametrize("rule", CLIPPINGS)
+def test_convolutions_of_several_views_are_clipped_as_the_loop_clips_them(
+    views: int, rule: str
+) -> None:
+    torch.manual_seed(0)
+    model, shape = small_cnn(bias=False).double(), (6, 2, 5, 5)
+    x = torch.randn(*shape, dtype=torch.float64)
+    model(x)
+    x = x if views == 1 else torch.stack([x + 0.1 * torch.randn_like(x) for _ in range(views)], 1)
+    y = torch.zeros(x.shape[: 1 if views == 1 else 2], dtype=torch.float64)
+    contribution = Contribution(CLIPPINGS[rule], views)
+    expected = LoopEngine(model, mean_loss, contribution).clipped_sum(x, y, 0.2)
+    for chunk in (None, 4):
+        found = BookkeepingEngine(model, mean_loss, chunk, contribution).clipped_sum(x, y, 0.2)
+        torch.testing.assert_close(found.total, expected.total, rtol=1e-9, atol=1e-12)
+
+
+def test_a_convolution_without_a_batch_is_refused() -> None:
+    model = nn.Sequential(nn.Unflatten(0, (3, -1)), nn.Conv1d(3, 3, 1))
+    with pytest.raises(ProtectionError, match=r"'2' sees an input of shape \(3, 4\)"):
+        clipped(nn.Sequential(nn.Flatten(0), *model), torch.randn(3, 4))
+
+
+@pytest.mark.parametrize("mode", ["reflect", "circular"])
+def test_other_paddings_are_not_taken(mode: str) -> None:
+    with pytest.raises(ProtectionError, match="padded with zeros"):
+        BookkeepingEngine(nn.Conv2d(1, 1, 3, padding=1, padding_mode=mode), mean_loss)
+    with pytest.raises(ProtectionError, match="padded with zeros"):
+        BookkeepingEngine(nn.Conv2d(1, 1, 3, padding="same"), mean_loss)
