@@ -66,17 +66,19 @@ class GradEngine(Protocol):
         ...
 
 
-def empty_sum(model: nn.Module, counts: bool = False) -> ClippedSum:
+def empty_sum(model: nn.Module, counts: bool = False, zeroed: bool = True) -> ClippedSum:
     """A sum over no records, on the model's device and in its dtype.
 
     Args:
         model: whose parameters the sum has the size of.
         counts: whether the records that are not clipped are counted.
+        zeroed: False leaves the total as memory happens to be, for who writes all of it.
     """
     parameters = list(model.parameters())
     size = sum(parameter.numel() for parameter in parameters)
     zero = parameters[0].new_zeros(())
-    return ClippedSum(parameters[0].new_zeros(size), zero, zero.clone() if counts else None)
+    total = parameters[0].new_zeros(size) if zeroed else parameters[0].new_empty(size)
+    return ClippedSum(total, zero, zero.clone() if counts else None)
 
 
 def count_within(result: ClippedSum, factors: torch.Tensor) -> None:

@@ -124,9 +124,10 @@ class BookkeepingEngine:
                 documented, or its input or output is changed in place.
         """
         rule, k = self._contribution.clipping, self._contribution.views
-        result = empty_sum(self._model, rule.counts)
+        result = empty_sum(self._model, rule.counts, zeroed=False)
         parts = split_views(result.total, list(self._shapes.values()))
         views = dict(zip(self._shapes, parts, strict=True))
+        fresh = set(views)  # not written yet: zeroing all beforehand is a pass over a small model
         for x_part, y_part in physical_batches(x, y, self._at_once(x)):
             if k > 1:
                 x_part, y_part = x_part.flatten(0, 1), y_part.flatten(0, 1)
@@ -142,9 +143,11 @@ class BookkeepingEngine:
             written = self._written(uses, deltas)
             squares = self._squares(uses, deltas, written)
             factors = rule.factors(squares, range(len(squares)), max_norm)
-            self._add(views, uses, deltas, written, factors)
+            self._add(views, fresh, uses, deltas, written, factors)
             count_within(result, factors)
             result.loss.add_(loss.detach() * (len(x_part) // k))
+        for key in fresh:
+            views[key].zero_()
         return result
 
     def _at_once(self, x: torch.Tensor) -> int:
@@ -238,15 +241,19 @@ class BookkeepingEngine:
     def _add(
         self,
         views: dict[tuple[str, str], torch.Tensor],
+        fresh: set[tuple[str, str]],
         uses: list[_Use],
         deltas: tuple[torch.Tensor, ...],
         written: _Written,
         factors: torch.Tensor,
     ) -> None:
         k, of_layer = self._contribution.views, dict(zip(self._layers, factors, strict=True))
+        # With beta=0 what was there, if only NaN, is not even read.
+        there = {key: 0 if key in fresh else 1 for key in views}
         for layer, gradients in written.items():
             for kind, of_records in gradients.items():
-                views[layer, kind].view(-1).addmv_(of_records.T, of_layer[layer])
+                into = views[layer, kind].view(-1)
+                into.addmv_(of_records.T, of_layer[layer], beta=there[layer, kind])
         # Deltas may share memory, so none is scaled in place; one block serves them all.
         block = deltas[0].new_empty(max(delta.numel() for delta in deltas))
         for use, delta in zip(uses, deltas, strict=True):
@@ -256,9 +263,16 @@ class BookkeepingEngine:
             share = factor if k == 1 else (factor / k).repeat_interleave(k)
             clipped = block[: delta.numel()].view_as(delta)
             torch.mul(delta, share.unsqueeze(1), out=clipped)
-            views[use.layer, "weight"].addmm_(clipped.T, use.input)
+            into = views[use.layer, "weight"]
+            into.addmm_(clipped.T, use.input, beta=there[use.layer, "weight"])
             if (use.layer, "bias") in views:
-                views[use.layer, "bias"].add_(clipped.sum(0))
+                into = views[use.layer, "bias"]
+                if there[use.layer, "bias"]:
+                    into.add_(clipped.sum(0))
+                else:
+                    torch.sum(clipped, 0, out=into)
+        used = {use.layer for use in uses}
+        fresh.difference_update(key for key in views if key[0] in used)
 
 
 def _norms_of(gradients: Mapping[str, torch.Tensor]) -> torch.Tensor:

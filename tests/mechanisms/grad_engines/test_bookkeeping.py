@@ -139,3 +139,24 @@ def test_other_paddings_are_not_taken(mode: str) -> None:
         BookkeepingEngine(nn.Conv2d(1, 1, 3, padding=1, padding_mode=mode), mean_loss)
     with pytest.raises(ProtectionError, match="padded with zeros"):
         BookkeepingEngine(nn.Conv2d(1, 1, 3, padding="same"), mean_loss)
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+@pytest.mark.parametrize("cnn", [False, True])
+def test_what_memory_held_before_is_not_in_the_sum(
+    monkeypatch: pytest.MonkeyPatch, cnn: bool, chunk: int | None
+) -> None:
+    torch.manual_seed(0)
+    model = small_cnn() if cnn else nn.Sequential(nn.Flatten(), nn.Linear(50, 4), nn.Linear(4, 1))
+    x, y = torch.randn(6, 2, 5, 5), torch.zeros(6)
+    model(x)
+    model.unused = nn.Linear(2, 2)
+    model.forward = lambda x: nn.Sequential(*list(model)[:-1])(x)
+    expected = LoopEngine(model, mean_loss).clipped_sum(x, y, 0.2).total
+    new = torch.Tensor.new_empty
+    monkeypatch.setattr(
+        torch.Tensor, "new_empty", lambda *a, **kw: new(*a, **kw).fill_(float("nan"))
+    )
+    found = BookkeepingEngine(model, mean_loss, chunk).clipped_sum(x, y, 0.2).total
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert not BookkeepingEngine(model, mean_loss).clipped_sum(x[:0], y[:0], 1.0).total.any()
