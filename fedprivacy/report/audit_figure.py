@@ -71,7 +71,7 @@ def audit_figure(rows: Sequence[Row]) -> Figure | None:
         _panel(figure.add_axes(box), kind, audit, own)
         top += _HEAD + tall + _FOOT
     figure.text(0.1 / width, 1 - 0.1 / height, title, va="top", fontsize=9.5, color=INK)
-    _legend(figure, width, height)
+    _legend(figure, shown, height)
     return figure
 
 
@@ -183,9 +183,9 @@ def _draw(axes: Any, place: int, row: Row, slot: float, comparable: bool) -> Non
     if comparable:
         _measured(axes, place, row)
     claim = record_claim(row)
-    alone, total = claim.get("epsilon_protected"), claim.get("epsilon")
-    if alone is not None and (claim.get("infinite") or alone != total):
-        axes.plot([alone], [place], **_ADVERTISED, zorder=3)
+    if _advertises(row):
+        axes.plot([claim["epsilon_protected"]], [place], **_ADVERTISED, zorder=3)
+    total = claim.get("epsilon")
     x = slot if claim.get("infinite", True) or total is None else float(total)
     axes.plot([x], [place], ls="", marker="s", ms=6.5, color=INK, zorder=3)
 
@@ -219,12 +219,20 @@ def _about(kind: Kind | None, audit: Measured) -> str:
     return f"{about}\n{measured}"
 
 
-def _legend(figure: Figure, width: float, height: float) -> None:
+def _advertises(row: Row) -> bool:
+    """Whether a row's protected rounds alone are said to cost something else than all of them."""
+    claim = record_claim(row)
+    alone = claim.get("epsilon_protected")
+    return alone is not None and bool(claim.get("infinite") or alone != claim.get("epsilon"))
+
+
+def _legend(figure: Figure, rows: Sequence[Row], height: float) -> None:
     from matplotlib.lines import Line2D
 
+    alone = Line2D([], [], **_ADVERTISED, label="advertised: protected rounds alone")
     handles = [
         Line2D([], [], ls="", marker="o", ms=4, color=FAINT, label="measured: at least, by seed"),
-        Line2D([], [], **_ADVERTISED, label="advertised: protected rounds alone"),
+        *([alone] if any(map(_advertises, rows)) else []),
         Line2D([], [], ls="", marker="s", ms=6.5, color=INK, label="proved: at most, all rounds"),
         Line2D([], [], color=FAINT, ls=(0, (2, 1.5)), label="most that this audit can show"),
     ]  # fmt: skip

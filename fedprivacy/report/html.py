@@ -57,8 +57,9 @@ WORDS = (
     "epsilon measured: a lower bound that an attacker really showed; each is above the truth in at "
     "most 5 % of audits, the largest of several seeds' with the confidence that stands beside it. "
     "0 means that this attack found nothing; it is no evidence of privacy.",
-    "verdict: proven (a finite total), partial (only some rounds are protected, and no attack has "
-    "shown more or none was tried; not a good result), falsified (an audit rejects the claim to "
+    "verdict: proven (a finite total), partial (only some rounds are protected, and no audit has "
+    "shown more; it says so where none was made, or none that tests the claim; not a good result), "
+    "falsified (an audit rejects the claim to "
     "be as private as the protected rounds), unprotected (nothing is proved).",
     "seeded noise makes a run repeatable and its certificate a simulation. synthetic records stand "
     "in for real ones.",

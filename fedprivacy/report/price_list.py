@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from fedprivacy.pricing.frontier import pareto
 from fedprivacy.report.canvas import new_figure
-from fedprivacy.report.measured_bars import BLIND, CEILING, NOTHING, draw_measured
+from fedprivacy.report.measured_bars import draw_measured
 from fedprivacy.report.palette import CHANCE, FAINT, HAIRLINE, INK, algorithm_look, reference_look
 from fedprivacy.report.point_numbers import BARS, LEVEL, POINT, STEPS, number_points
+from fedprivacy.report.price_legend import SHADE, legend_handles
 from fedprivacy.report.price_points import Kind, Point, panels
 from fedprivacy.report.rows import Row
 from fedprivacy.report.words import dataset_title, delta_text
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PANEL_WIDTH, _PANEL_HEIGHT, _LEFT = 4.4, 3.4, 0.62
-_CHARACTER, _LINE, _EXTRAS, _SHADE = 0.066, 0.155, 11, 0.06
+_CHARACTER, _LINE = 0.066, 0.155
 _FEWEST_DECADES, _APART = 1.5, 0.065
 
 
@@ -36,9 +37,10 @@ def price_list_figure(rows: Sequence[Row], collapse_fraction: float) -> Figure |
     keys = _keys(found)
     columns = min(2, len(found))
     lines = math.ceil(len(found) / columns)
-    side = 0.75 + _CHARACTER * max(len(row.name) for row in keys.values())
+    handles = legend_handles(found, keys)
+    side = 0.5 + _CHARACTER * max(len(handle.get_label()) for handle in handles)
     width = _LEFT + _PANEL_WIDTH * columns + side
-    height = max(_PANEL_HEIGHT * lines + 0.6, _LINE * (len(keys) + _EXTRAS) + 0.75)
+    height = max(_PANEL_HEIGHT * lines + 0.6, _LINE * len(handles) + 0.75)
     figure = new_figure(width, height)
     grid = figure.add_gridspec(
         lines, columns, left=_LEFT / width, right=1 - (side + 0.1) / width, top=1 - 0.7 / height,
@@ -53,8 +55,10 @@ def price_list_figure(rows: Sequence[Row], collapse_fraction: float) -> Figure |
     figure.suptitle(
         title, x=_LEFT / width, ha="left", y=1 - 0.12 / height, va="top", fontsize=9.5, color=INK
     )
-    proved = {id(p.row) for own in found.values() for p in own if math.isfinite(p.epsilon)}
-    _legend(figure, keys, proved, _marks(found), side / width, height)
+    figure.legend(
+        handles=handles, loc="upper left", frameon=False, labelspacing=0.45, handlelength=1.8,
+        bbox_to_anchor=(1 - side / width, 1 - 0.5 / height),
+    )  # fmt: skip
     return figure
 
 
@@ -128,7 +132,7 @@ def _shade(axes: Any, floor: float | None) -> None:
         return
     low, high = axes.get_ylim()
     low -= 0.02 * (high - low)
-    axes.axhspan(low, floor, color="#000000", alpha=_SHADE, lw=0, zorder=0)
+    axes.axhspan(low, floor, color="#000000", alpha=SHADE, lw=0, zorder=0)
     axes.set_ylim(low, high)
 
 
@@ -159,70 +163,3 @@ def _point(axes: Any, point: Point, x: float) -> None:
         [x], [score.mean], yerr=[error], fmt=look.marker, color=look.colour, ms=5.5, capsize=2,
         lw=0.9, mfc=look.colour if math.isfinite(point.epsilon) else "white", zorder=4,
     )[0].set_gid(f"{POINT}{id(point)}")  # fmt: skip
-
-
-def _baseline(federation: str) -> Any:
-    from matplotlib.lines import Line2D
-
-    look = reference_look(federation)
-    name = "without protection" + ("" if federation == "fedavg" else f", {federation}")
-    return Line2D([], [], color=look.colour, lw=0.9, ls=look.dash, label=name)
-
-
-def _marks(found: Mapping[Kind, Sequence[Point]]) -> list[Any]:
-    """What the marks mean that some panel has."""
-    from matplotlib.lines import Line2D
-
-    points = [point for own in found.values() for point in own]
-    lowers = [point.lower for point in points if point.lower is not None]
-    blind = any(point.lower == 0 and point.ceiling == 0 for point in points)
-    measured = "measured at least, add_remove"
-    marks: list[tuple[bool, str, dict[str, Any]]] = [
-        (
-            any(math.isinf(point.epsilon) for point in points),
-            "nothing proved", {"ls": "", "marker": "o", "mfc": "white"},
-        ),
-        (True, "± standard error", {"ls": "", "marker": "$I$", "ms": 7}),
-        (len(points) > len(found), "not beaten in both", {"lw": 1.0}),
-        (any(lowers), measured, {"marker": "|", "ms": 5.5, "lw": 0.9}),
-        (
-            any(point.lower == 0 and point.ceiling != 0 for point in points),
-            "measured 0", {"ls": "", "marker": NOTHING, "ms": 4.5},
-        ),
-        (blind, "audit could show nothing", {"ls": "", "marker": BLIND, "ms": 4.5}),
-        (any(point.ceiling for point in points), "most it could show", {"ls": "", **CEILING}),
-    ]  # fmt: skip
-    return [
-        Line2D([], [], color=FAINT, label=label, **look) for shown, label, look in marks if shown
-    ]
-
-
-def _legend(
-    figure: Figure,
-    keys: Mapping[int, Row],
-    proved: set[int],
-    marks: Sequence[Any],
-    side: float,
-    height: float,
-) -> None:
-    """Every row by its number, filled where some panel proves it, then what lines mean."""
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    handles: list[Any] = []
-    federations = dict.fromkeys(row.first.federation for row in keys.values() if row.twin_score)
-    for number, row in keys.items():
-        look = algorithm_look(row.first.algorithm)
-        filled = look.colour if id(row) in proved else "white"
-        mark: dict[str, Any] = {"marker": look.marker, "color": look.colour, "mfc": filled}
-        handles.append(Line2D([], [], ls="", label=f"{number}  {row.name}", **mark))
-    handles += [
-        *marks,
-        *(_baseline(name) for name in federations),
-        Line2D([], [], color=CHANCE.colour, lw=0.8, label="chance"),
-        Patch(facecolor="#000000", alpha=_SHADE, label="collapse"),
-    ]
-    figure.legend(
-        handles=handles, loc="upper left", frameon=False, labelspacing=0.45, handlelength=1.8,
-        bbox_to_anchor=(1 - side, 1 - 0.5 / height),
-    )  # fmt: skip

@@ -55,7 +55,8 @@ NOTES = (
     "Training that ended non-finite counts as chance.",
     "collapsed: seeds that kept next to nothing of what the twin learned, or ended non-finite.",
     "epsilon proved: upper bound. epsilon measured: lower bound that an attacker showed, with the "
-    "ceiling that the audit could have reached; 0 is no evidence of privacy.",
+    "ceiling that the audit could have reached; 0 is no evidence of privacy; add_remove counts as "
+    "zero_out, whose figures are the same.",
     "exchange rate: score lost over 1 - the largest advantage that the proof leaves an attacker.",
     "equivalent data loss: share of the records that one could discard without protection for the "
     "same score.",
@@ -196,7 +197,12 @@ def verdict_text(row: Row) -> str:
 def _verdict(cell: CellResult) -> str:
     """The verdict; that nothing was found is only said of rounds that an audit has looked at."""
     word = cell.verdict or "none"
-    return "partial and not audited" if word == "partial" and not cell.audit else word
+    if word != "partial":
+        return word
+    if not cell.audit:
+        return "partial and not audited"
+    tested = (cell.audit.get("claim") or {}).get("rejected") is not None
+    return word if tested else "partial, claim not tested"
 
 
 def _worst_first(verdict: str) -> tuple[int, str]:

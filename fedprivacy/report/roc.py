@@ -191,23 +191,26 @@ def _looks(found: Sequence[Attack]) -> dict[str, dict[str, Any]]:
     for label, row in rows.items():
         alike.setdefault((row.first.algorithm, row.first.schedule), []).append(label)
     looks: dict[str, dict[str, Any]] = {}
+    used: set[str] = set()
     taken = {look_of(row.first.algorithm, row.first.federation).marker for row in rows.values()}
     free = itertools.cycle([marker for marker in _MARKERS if marker not in taken] or _MARKERS)
     for label, row in rows.items():
         same = alike[row.first.algorithm, row.first.schedule]
-        marker = None if label == same[0] else next(free)
+        own = look_of(row.first.algorithm, row.first.federation).marker
+        marker = next(free) if own in used else own
+        used.add(own)
         looks[label] = _style(row, same.index(label), len(same), marker)
     return {**looks, "guessing": _GUESSING}
 
 
-def _style(row: Row, place: int, of: int, marker: str | None) -> dict[str, Any]:
-    """Look of a row; marker and width tell it from the others of its algorithm and schedule."""
+def _style(row: Row, place: int, of: int, marker: str) -> dict[str, Any]:
+    """Look of a row; marker, dashes and width tell it from the others of its algorithm."""
     look = look_of(row.first.algorithm, row.first.federation)
     dash = _DASHES.get(row.first.schedule, "-") if row.protected else look.dash
     shade = shaded(look.colour, place, of)
     width = _WIDTH if of == 1 else _THICK - (_THICK - _THIN) * place / (of - 1)
     return {
-        "color": look.colour, "ls": dash, "lw": width, "marker": marker or look.marker, "ms": 4.6,
+        "color": look.colour, "ls": dash, "lw": width, "marker": marker, "ms": 4.6,
         "mec": shade, "mfc": shade if row.proved else "white",
     }  # fmt: skip
 

@@ -99,6 +99,23 @@ def test_audits_of_many_settings(rows: list[Row], check_layout: Check) -> None:
     assert {words.split(", ")[1] for words in about} == {"zero_out", "replace_one"}
 
 
+def test_a_price_lists_legend_fits_beside_short_names(
+    factory: ModuleType, check_layout: Check
+) -> None:
+    view = {"server_updates": {"epsilon_lower": 0.5, "ceiling": 3.3}}
+    cells = [
+        audited(
+            claims(factory.make_result(name), epsilon), 0.5, unit="record",
+            neighbouring="add_remove", view="server_updates", per_view=view,
+        )
+        for name, epsilon in (("svt", 8.0), ("dpsgd", 3.0))
+    ]  # fmt: skip
+    figure = draw(price_list_figure, make_rows(cells), 0.2)
+    check_layout(figure)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert max(names, key=len) == "measured at least, add_remove, 95 %"
+
+
 def test_an_audits_title_says_what_its_attackers_see(factory: ModuleType) -> None:
     def cell(view: str, name: str = "dpsgd") -> CellResult:
         made = claims(factory.make_result(name), 8.0)
@@ -125,6 +142,16 @@ def test_what_audits_measured_never_stands_beside_another_relation(factory: Modu
     assert "o" in [line.get_marker() for line in beside.lines]
     assert "o" not in [line.get_marker() for line in apart.lines]
     assert "not comparable" in apart.get_xlabel()
+
+
+def test_an_audits_legend_has_only_what_is_drawn(factory: ModuleType) -> None:
+    def names(epsilon: float | None) -> list[str]:
+        made = audited(claims(factory.make_result("dpsgd"), epsilon), 0.5)
+        legend = draw(audit_figure, make_rows([made])).legends[0]
+        return [text.get_text() for text in legend.get_texts()]
+
+    assert "advertised: protected rounds alone" in names(None)
+    assert "advertised: protected rounds alone" not in names(8.0)
 
 
 def test_audits_of_another_confidence_have_a_panel_of_their_own(factory: ModuleType) -> None:

@@ -132,9 +132,12 @@ def test_an_audit_that_could_show_nothing_has_a_mark_of_its_own(factory: ModuleT
 def test_what_nobody_audited_is_not_said_to_have_been_looked_at(factory: ModuleType) -> None:
     part = replace(factory.make_result("dpsgd", "first_round"), verdict="partial", audit=None)
     seen = replace(factory.make_result("dpsgd", "first_round", seed=1), verdict="partial")
-    seen = replace(seen, audit={"epsilon_lower": 0.0, "ceiling": 1.0})
-    [row] = make_rows([part, seen])
-    assert verdict_text(row) == "partial (1/2), partial and not audited (1/2)"
+    audit = {"epsilon_lower": 0.0, "ceiling": 1.0, "claim": {"rejected": False}}
+    untested = replace(seen, seed=2, audit={**audit, "claim": {"rejected": None}})
+    [row] = make_rows([part, replace(seen, audit=audit), untested])
+    assert verdict_text(row) == (
+        "partial (1/3), partial and not audited (1/3), partial, claim not tested (1/3)"
+    )
 
 
 def test_audits_are_drawn_and_counted(factory: ModuleType) -> None:
