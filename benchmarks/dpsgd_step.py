@@ -71,7 +71,7 @@ def volumes(count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
 CASES = {
     "mlp": Case(
         lambda: Mlp(28, [300, 300, 300], 1), _rows, LOSSES["binary"],
-        ("plain", "auto", "vmap", "opacus"), 10, 1.3,
+        ("plain", "auto", "vmap", "opacus"), 40, 1.3,
     ),
     "cnn": Case(
         lambda: DensityCnn(1, [16, 32, 64], 4, 4), _images, LOSSES["multiclass"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -171,7 +172,7 @@ def _cumulative(
         if values[index] < FINE_BELOW:
             values[index] = value
     # Rounding to a grid must not make a longer history look cheaper than a shorter one.
-    rising = [max(values[: index + 1]) for index in range(len(values))]
+    rising = tuple(itertools.accumulate(values, max))
     return (*rising, *([math.inf] * (len(rounds) - len(rising))))
 
 

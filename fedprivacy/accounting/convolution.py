@@ -27,7 +27,7 @@ Pld: TypeAlias = Any
 TAILS = 1e-15
 """Mass of both tails that may be cut: the lower is rounded up, the upper becomes infinite."""
 
-_ORDERS = 20
+_MOST_KEPT, _ORDERS = 4, 20
 _SPARSE = math.log(1000)
 _FIRST = 8192
 
@@ -143,7 +143,8 @@ def _step_up(size: int) -> int:
     return -(-size // unit) * unit
 
 
-# Of each distribution that lives, the last transform: the lengths of a curve only grow.
+# Of the last distributions the last transform: the lengths of a curve only grow. Two rounds of two
+# directions: a curve whose rounds all differ would otherwise keep a long transform of each.
 _kept: WeakKeyDictionary[pld_pmf.DensePLDPmf, tuple[int, NDArray[np.complex128]]] = (
     WeakKeyDictionary()
 )
@@ -153,6 +154,8 @@ def _spectrum(one: pld_pmf.DensePLDPmf, length: int) -> NDArray[np.complex128]:
     found = _kept.get(one)
     if found is None or found[0] != length:
         found = length, np.asarray(fft.rfft(one._probs, length))
+        while len(_kept) >= _MOST_KEPT:
+            del _kept[next(iter(_kept))]
         _kept[one] = found
     return found[1]
 

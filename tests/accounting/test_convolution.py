@@ -7,6 +7,7 @@ import pytest
 from dp_accounting import NeighboringRelation
 from dp_accounting.pld import privacy_loss_distribution as plds
 
+from fedprivacy.accounting import convolution
 from fedprivacy.accounting.convolution import compose, composed_of, self_compose
 
 GRID = {"value_discretization_interval": 1e-3}
@@ -55,6 +56,13 @@ def test_the_same_as_the_library_to_rounding(name: str) -> None:
     one, other = PAIRS[name]
     ours, theirs = compose(one, other), one.compose(other)
     same(ours, theirs)
+
+
+def test_few_transforms_are_kept() -> None:
+    total = plds.identity(**GRID)
+    for number in range(6):
+        total = compose(total, sampled(1.0 + number, 0.1))
+    assert len(convolution._kept) <= convolution._MOST_KEPT
 
 
 POWERS = {

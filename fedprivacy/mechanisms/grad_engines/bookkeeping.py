@@ -26,8 +26,8 @@ from fedprivacy.training.losses import Loss
 
 _Written = dict[str, dict[str, torch.Tensor]]
 
-CHUNK, SCALARS = 4096, 2**17
-"""Views at a time, and of networks with convolutions also scalars of records."""
+CHUNK, SCALARS, WRITTEN = 4096, 2**17, 2**24
+"""Views at a time; of networks with convolutions also scalars of records, and of gradients."""
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module] | None:
@@ -46,9 +46,11 @@ def known_layers(model: nn.Module) -> dict[str, nn.Module] | None:
     layers: dict[str, nn.Module] = {}
     owned: list[int] = []
     for name, module in model.named_modules(remove_duplicate=False):
-        mine = [id(p) for p in module.parameters(recurse=False)]
-        # Subclasses may compute something else in forward.
-        if mine and (type(module) is nn.Linear or has_record_gradients(module)):
+        named = dict(module.named_parameters(recurse=False))
+        mine = [id(p) for p in named.values()]
+        # Subclasses may compute something else in forward, further parameters take part in it.
+        usual = "weight" in named and named.keys() <= {"weight", "bias"}
+        if usual and (type(module) is nn.Linear or has_record_gradients(module)):
             layers[name] = module
         elif mine:
             return None
@@ -83,7 +85,8 @@ class BookkeepingEngine:
             to convolutions padded with zeros, or to GroupNorm.
         loss: mean loss over a batch.
         chunk: records at a time, to bound the memory of activations; None: as many as have 4096
-            views between them, and, unless all layers are Linear, 2^17 scalars.
+            views between them, and, unless all layers are Linear, 2^17 scalars and 2^24 of
+            gradients that are written down.
         contribution: the clipping rule and the views of a record.
 
     Raises:
@@ -109,6 +112,12 @@ class BookkeepingEngine:
         self._model, self._loss, self._layers = model, loss, layers
         self._contribution = contribution
         self._chunk, self._linear = chunk, linear_layers(model) is not None
+        self._written_scalars = sum(
+            parameter.numel()
+            for layer in layers.values()
+            if type(layer) is not nn.Linear
+            for parameter in layer.parameters()
+        )
         self._biased = all(layer.bias is not None for layer in layers.values())
         self._shapes = {
             (name, kind): parameter.shape
@@ -153,7 +162,11 @@ class BookkeepingEngine:
     def _at_once(self, x: torch.Tensor) -> int:
         fitting = CHUNK // self._contribution.views
         if not self._linear:
-            fitting = min(fitting, SCALARS // max(1, x[:1].numel()))
+            fitting = min(
+                fitting,
+                SCALARS // max(1, x[:1].numel()),
+                WRITTEN // (self._written_scalars * self._contribution.views),
+            )
         return self._chunk or max(1, fitting)
 
     def _forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, list[_Use]]:
@@ -254,8 +267,11 @@ class BookkeepingEngine:
             for kind, of_records in gradients.items():
                 into = views[layer, kind].view(-1)
                 into.addmv_(of_records.T, of_layer[layer], beta=there[layer, kind])
+                fresh.discard((layer, kind))
         # Deltas may share memory, so none is scaled in place; one block serves them all.
-        block = deltas[0].new_empty(max(delta.numel() for delta in deltas))
+        shared = zip(uses, deltas, strict=True)
+        largest = max((d.numel() for u, d in shared if u.layer not in written), default=0)
+        block = deltas[0].new_empty(largest)
         for use, delta in zip(uses, deltas, strict=True):
             if use.layer in written:
                 continue
@@ -265,14 +281,14 @@ class BookkeepingEngine:
             torch.mul(delta, share.unsqueeze(1), out=clipped)
             into = views[use.layer, "weight"]
             into.addmm_(clipped.T, use.input, beta=there[use.layer, "weight"])
+            fresh.discard((use.layer, "weight"))
             if (use.layer, "bias") in views:
                 into = views[use.layer, "bias"]
                 if there[use.layer, "bias"]:
                     into.add_(clipped.sum(0))
                 else:
                     torch.sum(clipped, 0, out=into)
-        used = {use.layer for use in uses}
-        fresh.difference_update(key for key in views if key[0] in used)
+                fresh.discard((use.layer, "bias"))
 
 
 def _norms_of(gradients: Mapping[str, torch.Tensor]) -> torch.Tensor:

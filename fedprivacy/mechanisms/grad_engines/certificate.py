@@ -222,7 +222,9 @@ def _call(
         return compute(*args, **kwargs)
     except ProtectionError:
         raise
-    except (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError) as error:
+    except (
+        RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError, LookupError,
+    ) as error:  # fmt: skip
         raise ProtectionError(
             f"gradient engine {engine.name!r} fails on this model ({type(error).__name__}: "
             f"{error}). {_advice(model, engine)}"

@@ -19,6 +19,7 @@ from fedprivacy.mechanisms.grad_engines.loop import LoopEngine
 from fedprivacy.mechanisms.grad_engines.opacus import OpacusEngine
 from fedprivacy.mechanisms.grad_engines.recorded import Recordable, RecordedEngine, power_of_two
 from fedprivacy.mechanisms.grad_engines.vmap import VmapEngine
+from fedprivacy.models.registry import per_sample_faults
 from fedprivacy.training.cuda_graph import is_recorded
 from fedprivacy.training.losses import Loss
 
@@ -77,12 +78,17 @@ def fastest_engine(model: nn.Module, record: Sequence[int] | None = None) -> str
 
 
 def _no_surprise(model: nn.Module) -> bool:
-    """Whether every module is one of torch's or ours, whose forward passes mix no records.
+    """Whether every module is one of torch's or ours as it was made, and mixes no records.
 
     One record at a time, as vmap and the loop compute, nothing can be mixed; where a whole batch
     goes through a forward of someone else's making, the certificate might not show that it is.
     """
-    return all(type(m).__module__.startswith(_KNOWN_HOMES) for m in model.modules())
+    return not per_sample_faults(model) and all(map(_as_it_was_made, model.modules()))
+
+
+def _as_it_was_made(module: nn.Module) -> bool:
+    changed = "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks
+    return type(module).__module__.startswith(_KNOWN_HOMES) and not changed
 
 
 def build_engine(

@@ -79,9 +79,17 @@ class Scaled(nn.Linear):
         return 2 * super().forward(x)
 
 
+def with_one_more_parameter(layer: nn.Module) -> nn.Module:
+    layer.extra = nn.Parameter(torch.ones(3))
+    return layer
+
+
 @pytest.mark.parametrize(
     "model",
     [
+        with_one_more_parameter(nn.Linear(4, 4)),
+        nn.Sequential(nn.Linear(4, 4), with_one_more_parameter(nn.Conv1d(1, 1, 1))),
+        nn.utils.weight_norm(nn.Linear(4, 4)),
         tied(),
         under_two_names(),
         Scaled(4, 4),

@@ -44,6 +44,14 @@ def test_a_batch_goes_through_no_forward_pass_of_someone_else() -> None:
     assert fastest_engine(nn.Sequential(*layers)) == "bookkeeping"
     assert fastest_engine(Own(*layers)) == "vmap"
     assert fastest_engine(nn.Sequential(Own(*layers))) == "vmap"
+    hooked = nn.Sequential(*layers)
+    handle = hooked.register_forward_hook(lambda _m, _x, out: out - out.mean(0))
+    assert fastest_engine(hooked) == "vmap"
+    handle.remove()
+    assert fastest_engine(hooked) == "bookkeeping"
+    hooked.forward = lambda x: x
+    assert fastest_engine(hooked) == "vmap"
+    assert fastest_engine(nn.Sequential(*layers, nn.BatchNorm1d(1, affine=False))) == "vmap"
 
 
 def test_auto_falls_back_to_the_loop() -> None:
