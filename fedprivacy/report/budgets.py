@@ -17,13 +17,13 @@ from fedprivacy.report.words import dataset_title, delta_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_PANEL = 2.55
+_PANEL, _SIMILARITY, _SCORE = 3.35, 1.5, 0.85
 
 
 def budget_figure(rows: Sequence[Row]) -> Figure | None:
-    """Similarity of reconstructions, and score, against proven epsilon of one record.
+    """Similarity of reconstructions, and above it the score, against proven epsilon of one record.
 
-    A panel for each kind of claim with at least three finite budgets; None where there is none.
+    A pair of panels for each kind of claim with at least three finite budgets; None without one.
 
     Args:
         rows: of one dataset.
@@ -40,8 +40,10 @@ def budget_figure(rows: Sequence[Row]) -> Figure | None:
     raw = [row for row in tried if not row.protected]
     for place, (kind, own) in enumerate(panels.items()):
         bottom = foot + _PANEL * (len(panels) - 1 - place) + 0.55
-        box = (0.62 / width, bottom / height, 1 - 0.8 / width, (_PANEL - 0.85) / height)
-        _budgets(figure.add_axes(box), kind, own, raw)
+        left, wide = 0.62 / width, 1 - 0.8 / width
+        below = figure.add_axes((left, bottom / height, wide, _SIMILARITY / height))
+        above = (left, (bottom + _SIMILARITY + 0.2) / height, wide, _SCORE / height)
+        _budgets(below, figure.add_axes(above, sharex=below), kind, own, raw)
     figure.text(
         0.1 / width, 1 - 0.1 / height,
         f"{dataset_title(*rows[0].dataset)}: {_measure(tried[0])} of reconstructions\n"
@@ -66,7 +68,7 @@ def _whiskers(rows: Sequence[Row]) -> str:
     return "; whiskers: least and most of the seeds" if any(len(r.cells) > 1 for r in rows) else ""
 
 
-def _budgets(axes: Any, kind: Any, rows: Sequence[Row], raw: Sequence[Row]) -> None:
+def _budgets(axes: Any, above: Any, kind: Any, rows: Sequence[Row], raw: Sequence[Row]) -> None:
     for algorithm in dict.fromkeys(row.first.algorithm for row in rows):
         own = [row for row in rows if row.first.algorithm == algorithm]
         look, xs = algorithm_look(algorithm), [record_epsilon(row) for row in own]
@@ -74,8 +76,9 @@ def _budgets(axes: Any, kind: Any, rows: Sequence[Row], raw: Sequence[Row]) -> N
         _means(axes, xs, found, f"{algorithm}: similarity", marker=look.marker, color=look.colour)
         scores = [_scores(row) for row in own]
         _means(
-            axes, xs, scores, f"{algorithm}: {own[0].metric}", color=look.colour, ls=(0, (2, 1.5))
-        )
+            above, xs, scores, f"{algorithm}: {own[0].metric}", color=look.colour, ls=(0, (2, 1.5)),
+            marker=look.marker, mfc="white",
+        )  # fmt: skip
     if raw:
         alike, name = [value for row in raw for value in _similarities(row)], "without protection"
         axes.axhline(
@@ -84,7 +87,7 @@ def _budgets(axes: Any, kind: Any, rows: Sequence[Row], raw: Sequence[Row]) -> N
         levels = [value for row in raw for value in _scores(row)]
         if levels:
             level = float(np.mean(levels))
-            axes.axhline(level, color=INK, lw=0.9, ls=":", label=f"{name}: {raw[0].metric}")
+            above.axhline(level, color=INK, lw=0.9, ls=":", label=f"{name}: {raw[0].metric}")
     axes.set_xscale("log")
     axes.axhline(0, color=HAIRLINE, lw=0.7)
     relation, view, delta = kind
@@ -92,7 +95,9 @@ def _budgets(axes: Any, kind: Any, rows: Sequence[Row], raw: Sequence[Row]) -> N
         f"proven epsilon of one record (upper bound), {relation}, view {view}, "
         f"\u03b4={delta_text(delta)}"
     )
-    axes.set_ylabel("mean similarity; score")
+    axes.set_ylabel("mean similarity")
+    above.set_ylabel(rows[0].metric)
+    above.tick_params(labelbottom=False)
 
 
 def _means(
