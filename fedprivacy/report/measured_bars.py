@@ -14,21 +14,28 @@ from fedprivacy.report.price_points import Point
 
 NOTHING, BLIND = "<", "x"
 CEILING: dict[str, Any] = {"marker": 7, "ms": 4.5}
-_APART, _RIM = 5.5, 14.0  # points of 1/72 inch
+BAR_NUMBER = "bar-number"
+_APART, _RIM, _SMALL = 6.5, 14.0, 5.0  # points of 1/72 inch
 
 
 def draw_measured(
-    axes: Any, points: Sequence[Point], places: Mapping[int, float], low: float
+    axes: Any,
+    points: Sequence[Point],
+    places: Mapping[int, float],
+    low: float,
+    numbers: Mapping[int, int],
 ) -> None:
     """From each point to the left as far as its measured bound; and the most it could have been.
 
-    Bars of points that score alike are moved apart, and joined to their points.
+    Bars of points that score alike are moved apart, and joined to their points; where there are
+    several each begins with its point's number.
 
     Args:
         axes: whose limits are final, but that they may have to give way to bars.
         points: of the panel, each with a score.
         places: where each stands along the axis, by identity: log10 of epsilon.
         low: left end of the axis.
+        numbers: of the rows, by identity.
     """
     audited = [p for p in points if p.lower is not None or p.ceiling is not None]
     scores = [p.row.score.mean for p in audited if p.row.score]
@@ -40,7 +47,10 @@ def draw_measured(
     if moved:
         axes.set_ylim(min(bottom, moved[0] - _RIM * unit), max(top, moved[-1] + _RIM * unit))
     for index, level in zip(order, moved, strict=True):
-        _bar(axes, audited[index], places[id(audited[index])], scores[index], level, low)
+        point = audited[index]
+        _bar(axes, point, places[id(point)], scores[index], level, low)
+        if len(audited) > 1 and point.lower is not None:
+            _number(axes, point, level, low, numbers[id(point.row)])
 
 
 def levels(heights: Sequence[float], apart: float) -> list[float]:
@@ -56,6 +66,18 @@ def levels(heights: Sequence[float], apart: float) -> list[float]:
     free = [height - apart * place for place, height in enumerate(heights)]
     fitted = isotonic_regression(free).x
     return [float(value) + apart * place for place, value in enumerate(fitted)]
+
+
+def _number(axes: Any, point: Point, level: float, low: float, number: int) -> None:
+    """Left of the bar's end, or right of it where that is the panel's rim."""
+    start = max(math.log10(point.lower), low) if point.lower else low
+    rim = start == low
+    axes.annotate(
+        str(number), (start, level), xytext=(5.0 if rim else -2.5, 0.0), fontsize=_SMALL,
+        textcoords="offset points", ha="left" if rim else "right", va="center_baseline",
+        color=algorithm_look(point.row.first.algorithm).colour, zorder=5, gid=BAR_NUMBER,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3},
+    )  # fmt: skip
 
 
 def _bar(axes: Any, point: Point, x: float, score: float, level: float, low: float) -> None:

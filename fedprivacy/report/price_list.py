@@ -48,8 +48,8 @@ def price_list_figure(rows: Sequence[Row], collapse_fraction: float) -> Figure |
     )  # fmt: skip
     for index, (kind, points) in enumerate(found.items()):
         axes = figure.add_subplot(grid[index // columns, index % columns])
-        _panel(axes, kind, points, collapse_fraction)
         numbers = {id(row): number for number, row in keys.items()}
+        _panel(axes, kind, points, collapse_fraction, numbers)
         number_points(axes, [(f"{POINT}{id(p)}", numbers[id(p.row)]) for p in points])
     title = f"{dataset_title(*rows[0].dataset)}: {rows[0].metric} against proven epsilon"
     figure.suptitle(
@@ -68,7 +68,9 @@ def _keys(found: Mapping[Kind, Sequence[Point]]) -> dict[int, Row]:
     return dict(enumerate(rows.values(), start=1))
 
 
-def _panel(axes: Any, kind: Kind, points: Sequence[Point], fraction: float) -> None:
+def _panel(
+    axes: Any, kind: Kind, points: Sequence[Point], fraction: float, numbers: Mapping[int, int]
+) -> None:
     finite = [p.epsilon for p in points if math.isfinite(p.epsilon)]
     lowers = [value for p in points for value in (p.lower, p.ceiling) if value]
     smallest = min([*finite, *lowers], default=1.0)
@@ -91,7 +93,7 @@ def _panel(axes: Any, kind: Kind, points: Sequence[Point], fraction: float) -> N
     axes.set_xticks([*shown, middle], [*(_tick(t) for t in shown), "infinite"])
     axes.set_xlim(low, end + beside)
     axes.set_ylim(axes.get_ylim())
-    draw_measured(axes, points, places, low)
+    draw_measured(axes, points, places, low, numbers)
     _shade(axes, floor)
     axes.set_xlabel("proven epsilon (upper bound)")
     axes.set_ylabel(points[0].row.metric)

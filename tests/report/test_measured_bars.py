@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedprivacy.report.measured_bars import levels
+from fedprivacy.report.measured_bars import BAR_NUMBER, levels
 from fedprivacy.report.point_numbers import BARS
 from fedprivacy.report.price_list import price_list_figure
 from fedprivacy.report.rows import make_rows
@@ -56,6 +56,9 @@ def test_bars_of_equal_scores_are_drawn_apart_inside_the_panel(factory: ModuleTy
     [axes] = figure.axes
     flat = sorted(heights(axes))
     assert len(flat) == len(cells)
+    named = {text.get_text(): text.xy[1] for text in axes.texts if text.get_gid() == BAR_NUMBER}
+    assert sorted(named) == ["1", "2", "3"]
+    assert sorted(named.values()) == pytest.approx(flat)
     bottom, top = axes.get_ylim()
     assert bottom < flat[0] < flat[-1] < top
     pixels = axes.transData.transform([(0.0, y) for y in flat])[:, 1]
