@@ -16,8 +16,8 @@ from fedprivacy.report.audit_figure import audit_figure, claim_kind, falsified
 from fedprivacy.report.budgets import budget_figure
 from fedprivacy.report.canvas import style
 from fedprivacy.report.curves import curves_figure
-from fedprivacy.report.overview import overview_figure
 from fedprivacy.report.measured_bars import BAR_NUMBER
+from fedprivacy.report.overview import overview_figure
 from fedprivacy.report.palette import look_of
 from fedprivacy.report.price_list import price_list_figure
 from fedprivacy.report.roc import Attack, attack_lines, roc_figure
