@@ -13,17 +13,15 @@ from fedprivacy.report.price_points import Kind, Point
 from fedprivacy.report.rows import Row
 
 SHADE = 0.06
+"""Of the zone of collapse."""
 
 
-def legend_handles(
-    found: Mapping[Kind, Sequence[Point]], keys: Mapping[int, Row], shade: float = SHADE
-) -> list[Any]:
+def legend_handles(found: Mapping[Kind, Sequence[Point]], keys: Mapping[int, Row]) -> list[Any]:
     """Every row by its number, filled where some panel proves it, then what lines mean.
 
     Args:
         found: the panels' points.
         keys: the rows by number.
-        shade: of the zone of collapse.
     """
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -42,7 +40,7 @@ def legend_handles(
         *_marks(points, panels=len(found)),
         *(_baseline(name) for name in federations),
         Line2D([], [], color=CHANCE.colour, lw=0.8, label="chance"),
-        Patch(facecolor="#000000", alpha=shade, label="collapse"),
+        Patch(facecolor="#000000", alpha=SHADE, label="collapse"),
     ]
 
 
