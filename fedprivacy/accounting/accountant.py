@@ -6,17 +6,17 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from itertools import groupby
 
 from dp_accounting.dp_event import SelfComposedDpEvent
 
 from fedprivacy.accounting import pld
-from fedprivacy.accounting.convolution import compose
 from fedprivacy.accounting.events import Event
 from fedprivacy.accounting.history import History, history
 from fedprivacy.accounting.hockey_stick import epsilon_at
+from fedprivacy.accounting.running import RunningLoss
 from fedprivacy.accounting.units import NEIGHBOURING, Neighbouring
 from fedprivacy.errors import AccountingError
 
@@ -95,7 +95,8 @@ def per_round(
     """Epsilon of everything up to and including each round that has an event, by round.
 
     None from the first unprotected release on (there is no number to draw). The last value
-    equals ``epsilon`` up to float noise of the FFT (1e-6). Arguments and errors as ``epsilon``.
+    equals ``epsilon`` up to float noise of the FFT (1e-6); those of a long curve before it may be
+    of a coarser grid (``running.LONGEST``). Arguments and errors as ``epsilon``.
     """
     events = tuple(events)
     check_composable(events, neighbouring)
@@ -165,10 +166,15 @@ def _cumulative(
         if parts is None:
             break
         finite.append(parts)
-    values = list(_running(finite, delta, neighbouring, INTERVAL, math.inf))
+    found = list(_running(finite, delta, neighbouring, INTERVAL, math.inf))
+    values = [value for value, _ in found]
+    if found and found[0][1] < found[-1][1]:
+        # The whole is priced on the finer grid; what holds for it holds for each of its parts.
+        whole = _bound(_together(finite), delta, neighbouring).epsilon
+        values = [min(value, whole) for value in values]
     small = bool(values) and min(values) < FINE_BELOW
     fine = _running(finite, delta, neighbouring, FINE_INTERVAL, FINE_BELOW) if small else ()
-    for index, value in enumerate(fine):
+    for index, (value, _) in enumerate(fine):
         if values[index] < FINE_BELOW:
             values[index] = value
     # Rounding to a grid must not make a longer history look cheaper than a shorter one.
@@ -178,15 +184,18 @@ def _cumulative(
 
 def _running(
     rounds: Sequence[History], delta: float, neighbouring: Neighbouring, wanted: float, stop: float
-) -> Iterable[float]:
-    """Epsilon after each round, one convolution a round, until it reaches ``stop``."""
-    everything = history(SelfComposedDpEvent(*pair) for parts in rounds for pair in parts)
-    interval = pld.interval_for(everything or (), neighbouring, wanted)
-    total = pld.composed((), neighbouring, interval)
+) -> Iterable[tuple[float, float]]:
+    """Epsilon after each round, until it reaches ``stop``, and the grid that it was computed on."""
+    everything = _together(rounds)
+    running = RunningLoss(pld.interval_for(everything, neighbouring, wanted))
+    value = 0.0
     for parts in rounds:
         if parts:
-            total = compose(total, pld.composed(parts, neighbouring, interval))
-        value = epsilon_at(total, delta)
-        yield value
+            value = epsilon_at(running.add(partial(pld.composed, parts, neighbouring)), delta)
+        yield value, running.interval
         if value >= stop:
             return
+
+
+def _together(rounds: Sequence[History]) -> History:
+    return history(SelfComposedDpEvent(*pair) for parts in rounds for pair in parts) or ()

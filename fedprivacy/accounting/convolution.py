@@ -1,9 +1,8 @@
 """Composing two privacy loss distributions as dp-accounting does, in less time.
 
 dp-accounting looks for where a tail may be cut one atom at a time in Python, and transforms both
-distributions anew for each convolution. In a curve over a hundred rounds one of them is nearly
-always the same round: its transform is kept, for lengths that grow by steps, and tails are cut by
-arrays. That takes a third of the time. The forty moments that bound the tails of a power follow
+distributions anew for each convolution. Here tails are cut by arrays, and the transform of what is
+composed again and again is kept, for lengths that grow by steps. The forty moments that bound the tails of a power follow
 from one another by multiplication, and take less time than its transform instead of ten times as
 much. All are convolutions by FFT, and differ by rounding.
 """
@@ -120,8 +119,8 @@ def _convolved(one: pld_pmf.PLDPmf, other: pld_pmf.PLDPmf) -> pld_pmf.PLDPmf:
     a.validate_composable(b)
     probs = _sums(np.asarray(a._probs), b)
     infinite = a._infinity_mass + b._infinity_mass - a._infinity_mass * b._infinity_mass
-    left = _prefix(probs)
-    right = max(len(probs) - _prefix(probs[::-1]), left + 1)
+    left = prefix(probs)
+    right = max(len(probs) - prefix(probs[::-1]), left + 1)
     kept = probs[left:right].copy()
     kept[0] += np.sum(probs[:left])
     infinite += np.sum(probs[right:])
@@ -132,12 +131,12 @@ def _convolved(one: pld_pmf.PLDPmf, other: pld_pmf.PLDPmf) -> pld_pmf.PLDPmf:
 def _sums(probs: NDArray[np.float64], other: pld_pmf.DensePLDPmf) -> NDArray[np.float64]:
     """Probabilities of the sums of two losses, by FFT."""
     size = len(probs) + other.size - 1
-    length = fft.next_fast_len(_step_up(size), real=True)
-    transformed = fft.rfft(probs, length) * _spectrum(other, length)
+    length = fft.next_fast_len(step_up(size), real=True)
+    transformed = fft.rfft(probs, length) * spectrum(other, length)
     return np.asarray(fft.irfft(transformed, length)[:size])
 
 
-def _step_up(size: int) -> int:
+def step_up(size: int) -> int:
     """At least ``size``, by a quarter more at most, so that few lengths occur."""
     unit = 1 << max(0, size.bit_length() - 3)
     return -(-size // unit) * unit
@@ -150,7 +149,7 @@ _kept: WeakKeyDictionary[pld_pmf.DensePLDPmf, tuple[int, NDArray[np.complex128]]
 )
 
 
-def _spectrum(one: pld_pmf.DensePLDPmf, length: int) -> NDArray[np.complex128]:
+def spectrum(one: pld_pmf.DensePLDPmf, length: int) -> NDArray[np.complex128]:
     found = _kept.get(one)
     if found is None or found[0] != length:
         found = length, np.asarray(fft.rfft(one._probs, length))
@@ -160,11 +159,11 @@ def _spectrum(one: pld_pmf.DensePLDPmf, length: int) -> NDArray[np.complex128]:
     return found[1]
 
 
-def _prefix(probs: NDArray[np.float64]) -> int:
-    """How many of the first atoms have no more than half of ``TAILS`` together."""
+def prefix(probs: NDArray[np.float64], tails: float = TAILS) -> int:
+    """How many of the first atoms have no more than half of ``tails`` together."""
     size = _FIRST
     while True:  # tails are short: few atoms are summed in vain
-        beyond = np.cumsum(probs[:size]) > TAILS / 2
+        beyond = np.cumsum(probs[:size]) > tails / 2
         if beyond.any():
             return int(np.argmax(beyond))
         if size >= len(probs):
