@@ -2,9 +2,9 @@
 
 dp-accounting looks for where a tail may be cut one atom at a time in Python, and transforms both
 distributions anew for each convolution. Here tails are cut by arrays, and the transform of what is
-composed again and again is kept, for lengths that grow by steps. The forty moments that bound the tails of a power follow
-from one another by multiplication, and take less time than its transform instead of ten times as
-much. All are convolutions by FFT, and differ by rounding.
+composed again and again is kept, for lengths that grow by steps. The forty moments that bound the
+tails of a power follow from one another by multiplication, and take less time than its transform
+instead of ten times as much. All are convolutions by FFT, and differ by rounding.
 """
 
 from __future__ import annotations
