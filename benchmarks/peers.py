@@ -102,7 +102,7 @@ def run(
     python: str, contender: Contender, case: dict[str, int], threads: int
 ) -> dict[str, Any] | str:
     """What one process measured; why it did not, in words."""
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         words = [word for key, value in case.items() for word in (f"--{key}", str(value))]
         environment = {
             **os.environ,
@@ -116,10 +116,7 @@ def run(
             words += ["--repeats", str(REPEATS)]
         command = [python, str(APPS / contender.script), *words, "--scratch", f"{scratch}/run"]
         try:
-            done = subprocess.run(
-                command, cwd=scratch, env=environment, capture_output=True, text=True,
-                timeout=_TIMEOUT_S,
-            )  # fmt: skip
+            done = _finished(command, scratch, environment)
         except subprocess.TimeoutExpired:
             return f"no end within {_TIMEOUT_S} s"
     results = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
@@ -127,6 +124,24 @@ def run(
         return (done.stderr.strip() or done.stdout.strip()).splitlines()[-1][:300]
     found: dict[str, Any] = json.loads(results[0].removeprefix("RESULT "))
     return found
+
+
+def _finished(
+    command: list[str], folder: str, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """The process at its end; what it has started is stopped with it if it does not end."""
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        try:
+            told, complained = process.communicate(timeout=_TIMEOUT_S)
+        except BaseException:
+            # FLARE's clients are leaders of sessions of their own.
+            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+                one.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, told, complained)
 
 
 def measure(pythons: dict[str, str], turns: int, slow_turns: int, crowded: bool) -> dict[str, Any]:

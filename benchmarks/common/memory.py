@@ -23,14 +23,17 @@ class PeakMemory:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
+        self._look()  # a block may be over before the first look
 
     def _watch(self) -> None:
-        own = psutil.Process()
         while not self._over.wait(self._every_s):
-            total = 0
-            for process in [own, *(own.children(recursive=True) if self._tree else ())]:
-                try:
-                    total += process.memory_info().rss
-                except psutil.Error:
-                    continue
-            self.peak_mib = max(self.peak_mib, total / 2**20)
+            self._look()
+
+    def _look(self) -> None:
+        own, total = psutil.Process(), 0
+        for process in [own, *(own.children(recursive=True) if self._tree else ())]:
+            try:
+                total += process.memory_info().rss
+            except psutil.Error:
+                continue
+        self.peak_mib = max(self.peak_mib, total / 2**20)

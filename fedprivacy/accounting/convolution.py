@@ -10,7 +10,7 @@ instead of ten times as much. All are convolutions by FFT, and differ by roundin
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -44,16 +44,23 @@ def compose(one: Pld, other: Pld) -> Pld:
     return plds.PrivacyLossDistribution(*sides)
 
 
-def composed_of(factors: Sequence[Pld]) -> Pld:
+def composed_of(factors: Iterable[Pld]) -> Pld:
     """The distribution of the sum of all losses, neighbours first so that lengths grow together.
 
     Args:
-        factors: one or more, on the same grid.
+        factors: one or more, on the same grid; they are taken one by one, so that those of a long
+            history need not be held at once.
     """
-    while len(factors) > 1:
-        pairs = [factors[start : start + 2] for start in range(0, len(factors), 2)]
-        factors = [compose(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
-    return factors[0]
+    sums: list[tuple[int, Pld]] = []  # of 2^level neighbours each, levels falling
+    for factor in factors:
+        level, total = 0, factor
+        while sums and sums[-1][0] == level:
+            level, total = level + 1, compose(sums.pop()[1], total)
+        sums.append((level, total))
+    _, total = sums.pop()
+    while sums:
+        total = compose(sums.pop()[1], total)
+    return total
 
 
 def self_compose(one: Pld, count: int) -> Pld:

@@ -38,8 +38,8 @@ RELATIONS: dict[Neighbouring, NeighboringRelation] = {
 MAX_GRID = 400_000
 """Points of the longest grid of losses; beyond it the grid is made coarser, still pessimistic."""
 
-_KEPT_BYTES = 1 << 28
-"""Of distributions that are kept: those of a run whose noise is another in every round."""
+KEPT_BYTES = 1 << 26
+"""Of distributions that are kept: those of some 200 rounds with another noise in each."""
 
 
 def _bytes(distribution: Pld) -> int:
@@ -53,17 +53,18 @@ def composed(parts: History, neighbouring: Neighbouring, interval: float) -> Pld
     Raises:
         AccountingError: an event has no known distribution under this relation.
     """
-    factors = [power(event, count, neighbouring, interval) for event, count in parts]
-    return composed_of(factors or [plds.identity(value_discretization_interval=interval)])
+    if not parts:
+        return plds.identity(value_discretization_interval=interval)
+    return composed_of(power(event, count, neighbouring, interval) for event, count in parts)
 
 
-@cached(LRUCache(_KEPT_BYTES, getsizeof=_bytes), lock=Lock(), info=True)
+@cached(LRUCache(KEPT_BYTES, getsizeof=_bytes), lock=Lock(), info=True)
 def power(event: dp.DpEvent, count: int, neighbouring: Neighbouring, interval: float) -> Pld:
     """The distribution of ``count`` applications of one elementary event."""
     return self_compose(_single(event, neighbouring, interval), count)
 
 
-@cached(LRUCache(_KEPT_BYTES, getsizeof=_bytes), lock=Lock(), info=True)
+@lru_cache(maxsize=8)
 def _single(event: dp.DpEvent, neighbouring: Neighbouring, interval: float) -> Pld:
     relation = RELATIONS[neighbouring]
     replaced = neighbouring == "replace_one"
