@@ -106,7 +106,7 @@ class _Direction:
         # What is cut here stays in the transform: next time it is a mass of TAILS beyond what is
         # looked at, and wraps around to wherever it may. All of it is billed as infinite.
         self._cut += TAILS
-        infinite = 1 - self._finite + self._cut
+        infinite = min(1.0, 1 - self._finite + self._cut)
         self._total = pld_pmf.DensePLDPmf(
             one._discretization, lowest + left, found[left:right].copy(), infinite, True
         )
