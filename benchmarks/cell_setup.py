@@ -5,8 +5,8 @@ whole configuration, it is checked, the cell's folder is written, data are found
 arranged, the result written. ``planned`` is the same for a cell of a sweep, which composes once for
 each choice of groups. ``accounting`` is the privacy statement of a cell of 100 rounds and three
 sites, all caches emptied first; ``accounting, decaying`` the same with another noise in every
-round, which is 100 distributions instead of one. ``tracking`` is the cell's run in a SQLite store
-of MLflow, beside a cell of two seconds.
+round, which is 100 distributions instead of one, and has no target. ``tracking`` is the cell's run
+in a SQLite store of MLflow, beside a cell of two seconds.
 
     python benchmarks/cell_setup.py [--turns 9] [--json FILE]
 
@@ -84,8 +84,7 @@ def measure(turns: int, folder: Path) -> dict[str, list[float]]:
         record(result, folder / result.cell_id)
         found["tracking"] = time.perf_counter() - started
         found["accounting"] = accounting_s(folder)
-        if turn % 4 == 0:
-            found["accounting, decaying"] = accounting_s(folder, "schedule.decay=0.99")
+        found["accounting, decaying"] = accounting_s(folder, "schedule.decay=0.99")
         if turn:  # the first turn warms up
             for key, value in found.items():
                 seconds.setdefault(key, []).append(value)

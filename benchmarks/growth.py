@@ -228,13 +228,18 @@ def taken(turns: int) -> dict[str, list[dict[str, Any]]]:
                 "spread_s": [round(min(seconds), 4), round(max(seconds), 4)],
                 "accounting_s": round(statistics.median(accounted), 4),
                 "accounting_spread_s": [round(min(accounted), 4), round(max(accounted), 4)],
-                "memory_mib": round(statistics.median(cost.memory_mib for cost in costs), 1),
-                "accounting_memory_mib": round(
-                    statistics.median(cost.accounting_memory_mib for cost in costs), 1
-                ),
+                **_spread("memory", [cost.memory_mib for cost in costs]),
+                **_spread("accounting_memory", [cost.accounting_memory_mib for cost in costs]),
             }
         )
     return rows
+
+
+def _spread(name: str, found: list[float]) -> dict[str, float | list[float]]:
+    return {
+        f"{name}_mib": round(statistics.median(found), 1),
+        f"{name}_spread_mib": [round(min(found), 1), round(max(found), 1)],
+    }
 
 
 def exponent(points: list[tuple[int, float]]) -> float:

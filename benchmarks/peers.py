@@ -29,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import venv
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,8 @@ def run(
             return f"no end within {_TIMEOUT_S} s"
     results = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not results:
-        return (done.stderr.strip() or done.stdout.strip()).splitlines()[-1][:300]
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        return said[-1][:300] if said else f"ended with status {done.returncode}"
     found: dict[str, Any] = json.loads(results[0].removeprefix("RESULT "))
     return found
 
@@ -138,8 +140,11 @@ def _finished(
             told, complained = process.communicate(timeout=_TIMEOUT_S)
         except BaseException:
             # FLARE's clients are leaders of sessions of their own.
-            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-                one.kill()
+            children = psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+            for child in children:
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
             raise
     return subprocess.CompletedProcess(command, process.returncode, told, complained)
 

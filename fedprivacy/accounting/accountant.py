@@ -29,7 +29,8 @@ FINE_INTERVAL = 1e-4
 FINE_BELOW = 0.5
 
 MIN_DELTA = 1e-10
-"""Below this, tails cut off at 1e-15 a composition and float noise of the FFT could show."""
+"""Below this, cut tails (1e-15 a composition, 1e-14 a round of a curve) and the float noise of FFTs
+could show."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,10 @@ def bound(events: Iterable[Event], delta: float, neighbouring: Neighbouring) -> 
     events = tuple(events)
     check_composable(events, neighbouring)
     _check_delta(delta)
-    parts = history(event.dp_event for event in events)
+    return _whole(history(event.dp_event for event in events), delta, neighbouring)
+
+
+def _whole(parts: History | None, delta: float, neighbouring: Neighbouring) -> Bound:
     try:
         found = _bound(parts, delta, neighbouring)
     except (OverflowError, ZeroDivisionError):
@@ -94,9 +98,10 @@ def per_round(
 ) -> dict[int, float | None]:
     """Epsilon of everything up to and including each round that has an event, by round.
 
-    None from the first unprotected release on (there is no number to draw). The last value
-    equals ``epsilon`` up to float noise of the FFT (1e-6); those of a long curve before it may be
-    of a coarser grid (``running.LONGEST``). Arguments and errors as ``epsilon``.
+    None from the first unprotected release on (there is no number to draw). The last value is that
+    of ``epsilon``, up to float noise of the FFT (1e-6). Those of a long curve before it are of a
+    coarser grid (``running.LONGEST``); none is larger than the last, since what holds for the whole
+    holds for each of its parts. Arguments and errors as ``epsilon``.
     """
     events = tuple(events)
     check_composable(events, neighbouring)
@@ -106,10 +111,7 @@ def per_round(
         number: history(event.dp_event for event in group)
         for number, group in groupby(ordered, key=lambda event: event.round)
     }
-    try:
-        values = _cumulative(tuple(rounds.values()), delta, neighbouring)
-    except (OverflowError, ZeroDivisionError):
-        values = (math.inf,) * len(rounds)
+    values = _cumulative(tuple(rounds.values()), delta, neighbouring)
     drawn = (None if math.isinf(value) else value for value in values)
     return dict(zip(rounds, drawn, strict=True))
 
@@ -139,7 +141,8 @@ def check_composable(events: Sequence[Event], neighbouring: Neighbouring) -> Non
 def _check_delta(delta: float) -> None:
     if not MIN_DELTA <= delta < 1:
         raise AccountingError(
-            f"delta={delta!r}: allowed is {MIN_DELTA:g} to 1 (numerical tails are cut at 1e-15)"
+            f"delta={delta!r}: allowed is {MIN_DELTA:g} to 1 (numerical tails are cut, of a curve "
+            f"1e-14 in each round)"
         )
 
 
@@ -166,33 +169,39 @@ def _cumulative(
         if parts is None:
             break
         finite.append(parts)
-    found = list(_running(finite, delta, neighbouring, INTERVAL, math.inf))
-    values = [value for value, _ in found]
-    if found and found[0][1] < found[-1][1]:
-        # The whole is priced on the finer grid; what holds for it holds for each of its parts.
-        whole = _bound(_together(finite), delta, neighbouring).epsilon
-        values = [min(value, whole) for value in values]
-    small = bool(values) and min(values) < FINE_BELOW
-    fine = _running(finite, delta, neighbouring, FINE_INTERVAL, FINE_BELOW) if small else ()
-    for index, (value, _) in enumerate(fine):
-        if values[index] < FINE_BELOW:
-            values[index] = value
+    whole = _whole(_together(finite), delta, neighbouring).epsilon
+    values = [min(value, whole) for value in _curve(finite, delta, neighbouring)]
     # Rounding to a grid must not make a longer history look cheaper than a shorter one.
     rising = tuple(itertools.accumulate(values, max))
     return (*rising, *([math.inf] * (len(rounds) - len(rising))))
 
 
+def _curve(rounds: Sequence[History], delta: float, neighbouring: Neighbouring) -> list[float]:
+    """Epsilon after each round; infinite where losses overflow."""
+    values = [math.inf] * len(rounds)
+    try:
+        for index, value in enumerate(_running(rounds, delta, neighbouring, INTERVAL, math.inf)):
+            values[index] = value
+        small = min(values, default=math.inf) < FINE_BELOW
+        fine = _running(rounds, delta, neighbouring, FINE_INTERVAL, FINE_BELOW) if small else ()
+        for index, value in enumerate(fine):
+            if values[index] < FINE_BELOW:
+                values[index] = min(values[index], value)
+    except (OverflowError, ZeroDivisionError):
+        pass  # what is infinite so far stays so
+    return values
+
+
 def _running(
     rounds: Sequence[History], delta: float, neighbouring: Neighbouring, wanted: float, stop: float
-) -> Iterable[tuple[float, float]]:
-    """Epsilon after each round, until it reaches ``stop``, and the grid that it was computed on."""
-    everything = _together(rounds)
-    running = RunningLoss(pld.interval_for(everything, neighbouring, wanted))
+) -> Iterable[float]:
+    """Epsilon after each round, until it reaches ``stop``."""
+    running = RunningLoss(pld.interval_for(_together(rounds), neighbouring, wanted))
     value = 0.0
     for parts in rounds:
         if parts:
             value = epsilon_at(running.add(partial(pld.composed, parts, neighbouring)), delta)
-        yield value, running.interval
+        yield value
         if value >= stop:
             return
 

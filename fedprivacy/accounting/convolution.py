@@ -126,7 +126,7 @@ def _convolved(one: pld_pmf.PLDPmf, other: pld_pmf.PLDPmf) -> pld_pmf.PLDPmf:
     a.validate_composable(b)
     probs = _sums(np.asarray(a._probs), b)
     infinite = a._infinity_mass + b._infinity_mass - a._infinity_mass * b._infinity_mass
-    left = prefix(probs)
+    left = min(prefix(probs), len(probs) - 1)
     right = max(len(probs) - prefix(probs[::-1]), left + 1)
     kept = probs[left:right].copy()
     kept[0] += np.sum(probs[:left])
@@ -161,7 +161,7 @@ def spectrum(one: pld_pmf.DensePLDPmf, length: int) -> NDArray[np.complex128]:
     if found is None or found[0] != length:
         found = length, np.asarray(fft.rfft(one._probs, length))
         while len(_kept) >= _MOST_KEPT:
-            del _kept[next(iter(_kept))]
+            _kept.pop(next(iter(_kept)), None)
         _kept[one] = found
     return found[1]
 
