@@ -5,7 +5,7 @@ of 64x64 at 32, the 3-D U-Net on volumes of 48x60x48 at 2. A plain step is forwa
 SGD; a DP-SGD step is the clipped sum of per-record gradients, Gaussian noise, the division by the
 declared constant, and SGD. ``auto`` is what ``algorithm.grad_engine=auto`` picks; ``opacus`` is
 Opacus' own module and optimiser, with its hooks. Contenders take turns; ratios are taken within a
-turn. Memory is what a step needs above the process before it, in a process of its own.
+turn. Memory is what a step needs above the process before it, in three processes of its own.
 
     python benchmarks/dpsgd_step.py [--turns 7] [--json FILE]
 
@@ -40,6 +40,7 @@ from fedprivacy.training.parameters import FlatParameters
 from fedprivacy.training.task import OptimizerSpec
 
 CLIP, SIGMA, RATE = 1.0, 1.0, 0.05
+_PEAKS = 3
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,11 @@ def measure(name: str, turns: int) -> dict[str, object]:
         for other, times in seconds.items()
         if other != "plain"
     }
-    memory = {contender: peak_mib(name, contender) for contender in case.contenders}
+    peaks = {
+        contender: [peak_mib(name, contender) for _ in range(_PEAKS)]
+        for contender in case.contenders
+    }
+    memory = {k: [v for v in found if v is not None] for k, found in peaks.items()}
     return {
         "case": name,
         "auto_is": fastest_engine(case.model(), case.batch()[0].shape[1:]),
@@ -218,7 +223,10 @@ def measure(name: str, turns: int) -> dict[str, object]:
         "plain_ms": round(1000 * statistics.median(plain), 3),
         "ratio": {k: round(statistics.median(v), 3) for k, v in ratios.items()},
         "ratio_spread": {k: [round(min(v), 3), round(max(v), 3)] for k, v in ratios.items()},
-        "peak_mib": {k: None if v is None else round(v, 1) for k, v in memory.items()},
+        "peak_mib": {k: round(statistics.median(v), 1) if v else None for k, v in memory.items()},
+        "peak_spread_mib": {
+            k: [round(min(v), 1), round(max(v), 1)] for k, v in memory.items() if v
+        },
     }
 
 

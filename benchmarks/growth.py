@@ -7,8 +7,9 @@ Rounds are counted twice, with the same noise in each and with another in each, 
 distributions to compose. Hydra, data files and scores are left out. All points are taken several
 times, in turns whose order turns around; the median counts. The exponent is the slope of a line
 through the logarithms of the upper half of the points (the lower ones are mostly what does not
-grow); 1 is proportional. Memory is the most that the process holds in a cell's training beside what
-it holds before it, and in its accounting beside what it holds after the training.
+grow); 1 is proportional. Memory is the most that samples show the process to hold in a cell's
+training beside what it holds before it, and in its accounting beside what it holds after the
+training.
 
     python benchmarks/growth.py [--turns 3] [--picture docs/images/growth.png] [--json FILE]
 

@@ -1,4 +1,4 @@
-"""The most memory that a process and those below it hold in a while."""
+"""The most memory that a process and those below it hold in a while, as far as samples show."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ import psutil
 
 
 class PeakMemory:
-    """Watches the resident memory of this process, of a ``tree`` with all below it, in a block."""
+    """Watches the resident memory of this process, of a ``tree`` with all below it, in a block.
+
+    Looks every 20 ms (a tree every 200 ms) and at the end. Of a tree, pages that processes share
+    count once for each of them, which overstates.
+    """
 
     def __init__(self, *, tree: bool) -> None:
         self._tree, self._every_s = tree, 0.2 if tree else 0.02
