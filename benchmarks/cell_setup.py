@@ -2,11 +2,12 @@
 
 ``set-up`` is everything of a warm cell but training, scoring and accounting: Hydra composes the
 whole configuration, it is checked, the cell's folder is written, data are found in the cache, sites
-arranged, the result written. ``planned`` is the same for a cell of a sweep, which composes once for
-each choice of groups. ``accounting`` is the privacy statement of a cell of 100 rounds and three
-sites, all caches emptied first; ``accounting, decaying`` the same with another noise in every
-round, which is 100 distributions instead of one, and has no target. ``tracking`` is the cell's run
-in a SQLite store of MLflow, beside a cell of two seconds.
+arranged, the result written. ``Hydra alone`` is Hydra's composition in it and nothing of ours: it
+shows how fast the machine is at the time. ``planned`` is set-up for a cell of a sweep, which
+composes once for each choice of groups. ``accounting`` is the privacy statement of a cell of 100
+rounds and three sites, all caches emptied first; ``accounting, decaying`` the same with another
+noise in every round, which is 100 distributions instead of one, and has no target. ``tracking`` is
+the cell's run in a SQLite store of MLflow, beside a cell of two seconds.
 
     python benchmarks/cell_setup.py [--turns 9] [--json FILE]
 
@@ -29,7 +30,7 @@ from common.machine import machine
 
 from fedprivacy.cell import run_cell
 from fedprivacy.config.composer import Composer
-from fedprivacy.config.composition import hydra_ready
+from fedprivacy.config.composition import compose_cell, hydra_ready
 from fedprivacy.config.loading import to_cell_config
 from fedprivacy.config.store import register
 from fedprivacy.result import CellResult
@@ -53,6 +54,14 @@ def set_up_s(composer: Composer, seed: int, folder: Path) -> tuple[float, CellRe
     result = run_cell(config, own, overrides=composed.overrides)
     wall = time.perf_counter() - started
     return wall - sum(result.timing_s.get(part, 0.0) for part in _INSIDE), result
+
+
+def hydra_s(seed: int) -> float:
+    """Seconds of Hydra's own composition of the same configuration."""
+    with hydra_ready():
+        started = time.perf_counter()
+        compose_cell([*WORDS, f"seed={seed}", "federation.rounds=3"])
+        return time.perf_counter() - started
 
 
 def accounting_s(folder: Path, *more: str) -> float:
@@ -79,6 +88,7 @@ def measure(turns: int, folder: Path) -> dict[str, list[float]]:
     for turn in range(turns + 1):
         found: dict[str, float] = {}
         found["set-up"], result = set_up_s(Composer(WORDS), 2 * turn, folder)
+        found["Hydra alone"] = hydra_s(2 * turn)
         found["planned"], _ = set_up_s(planned, 2 * turn + 1, folder)
         started = time.perf_counter()
         record(result, folder / result.cell_id)
