@@ -142,7 +142,7 @@ def _check_delta(delta: float) -> None:
     if not MIN_DELTA <= delta < 1:
         raise AccountingError(
             f"delta={delta!r}: allowed is {MIN_DELTA:g} to 1 (numerical tails are cut, of a curve "
-            f"1e-14 in each round)"
+            "1e-14 in each round)"
         )
 
 

@@ -157,6 +157,7 @@ _kept: WeakKeyDictionary[pld_pmf.DensePLDPmf, tuple[int, NDArray[np.complex128]]
 
 
 def spectrum(one: pld_pmf.DensePLDPmf, length: int) -> NDArray[np.complex128]:
+    """Transform of a distribution padded to ``length`` atoms; the last few are kept."""
     found = _kept.get(one)
     if found is None or found[0] != length:
         found = length, np.asarray(fft.rfft(one._probs, length))

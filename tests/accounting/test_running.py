@@ -12,7 +12,7 @@ from dp_accounting.pld import privacy_loss_distribution as plds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedprivacy.accounting import pld, running
+from fedprivacy.accounting import accountant, pld, running
 from fedprivacy.accounting.accountant import epsilon, per_round
 from fedprivacy.accounting.history import History, history
 from fedprivacy.accounting.hockey_stick import deltas_at, epsilon_at
@@ -188,8 +188,6 @@ def test_a_curve_s_grid_coarsens_and_still_ends_at_the_headline(run, dpsgd, monk
     ledger = run(30, dp_event=dpsgd(0.1, 1.0, 10))
     fine = per_round(ledger, 1e-5, "zero_out")
     monkeypatch.setattr(running, "LONGEST", 3000)
-    from fedprivacy.accounting import accountant
-
     accountant._cumulative.cache_clear()
     coarse = per_round(ledger, 1e-5, "zero_out")
     accountant._cumulative.cache_clear()
