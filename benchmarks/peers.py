@@ -3,16 +3,17 @@
 MLP 28-64-64-1, batches of 256, one local epoch, FedAvg by examples, one torch thread, the same
 records and initial weights everywhere (``peer_apps/work.py``). Peers are installed in environments
 of their own: pfl-research's simulator without metrics of single users, NVIDIA FLARE's simulator
-with as many threads as clients and its polling lowered to 0.05 s (where memory does not suffice for
-a process a client it is left out, unless ``--crowded`` asks for one run with as many as fit),
-Flower's own simulation on Ray with our apps on it. Total wall time is that of 10 clients x 5 rounds
-of 5,000 records, per-round time that of 20 and of 100 such clients. Runs take turns, whose order
-turns around. pfl-research, the bare loop and ours run warm, once before the clock starts; FLARE and
-Ray start anew for each run, so that their start and stop are quoted apart, and their rounds are
-timed from one to the next: FLARE's from the first client's start of it, Ray's from the server's end
-of it, without the first, in which its actors start.
+with as many threads as clients and its polling lowered to 0.05 s, Flower's own simulation on Ray
+with our apps on it. FLARE runs twice: as it comes, where memory suffices for its process a client,
+and with the same processes forked from one that has imported what they need
+(``peer_apps/flare_forked.py``), of which a hundred fit. Total wall time is that of 10 clients x 5
+rounds of 5,000 records, per-round time that of 20 and of 100 such clients. Runs take turns, whose
+order turns around. pfl-research, the bare loop and ours run warm, once before the clock starts;
+FLARE and Ray start anew for each run, so that their start and stop are quoted apart, and their
+rounds are timed from one to the next: FLARE's from the first client's start of it, Ray's from the
+server's end of it, without the first, in which its actors start.
 
-    python benchmarks/peers.py [--turns 5] [--slow-turns 3] [--crowded] [--envs DIR] [--json FILE]
+    python benchmarks/peers.py [--turns 5] [--slow-turns 3] [--envs DIR] [--json FILE]
 
 Ends with status 1 if ours is not ahead of each peer by the median, if one failed, or if
 final accuracies of the large case differ by more than 3 points.
@@ -53,8 +54,8 @@ CASES = {
 }
 TOTAL, ALIKE, UNTARGETED = "10x5", 0.03, ("20 tiny",)
 REPEATS = 3
-_FLARE_CLIENT_GIB, _FLARE_SHARE = 0.3, 0.75
-_TIMEOUT_S, _CROWDED_TIMEOUT_S = 1200, 3600
+_FLARE_CLIENT_GIB, _FLARE_SHARE = 0.3, 0.75  # of a process as it comes; of all memory
+_TIMEOUT_S = 1200
 
 
 @dataclass(frozen=True)
@@ -65,18 +66,23 @@ class Contender:
         script: of ``peer_apps``.
         warm: whether it runs several times in one process, after one that is thrown away.
         engine: of fedprivacy.
+        peer: whose environment it runs in, a key of ``INSTALLED``; None: in this one.
+        forked: whether FLARE's processes share what they import.
     """
 
     script: str
     warm: bool
     engine: str = "inprocess"
+    peer: str | None = None
+    forked: bool = False
 
 
 CONTENDERS = {
     "bare loop": Contender("run_bare.py", True),
     "fedprivacy": Contender("run_ours.py", True),
-    "pfl-research": Contender("run_pfl.py", True),
-    "NVIDIA FLARE": Contender("run_flare.py", False),
+    "pfl-research": Contender("run_pfl.py", True, peer="pfl-research"),
+    "NVIDIA FLARE": Contender("run_flare.py", False, peer="NVIDIA FLARE"),
+    "NVIDIA FLARE, forked": Contender("run_flare.py", False, peer="NVIDIA FLARE", forked=True),
     "Flower on Ray": Contender("run_ours.py", False, "ray"),
 }
 
@@ -99,9 +105,7 @@ def install(envs: Path) -> dict[str, str]:
     return found
 
 
-def run(
-    python: str, contender: Contender, case: dict[str, int], threads: int
-) -> dict[str, Any] | str:
+def run(python: str, contender: Contender, case: dict[str, int]) -> dict[str, Any] | str:
     """What one process measured; why it did not, in words."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         words = [word for key, value in case.items() for word in (f"--{key}", str(value))]
@@ -111,16 +115,15 @@ def run(
             "PEER_SEED": str(derive_seed(0, "init")),
             "FEDPRIVACY_ENGINE": contender.engine,
         }
-        timeout_s = _CROWDED_TIMEOUT_S if threads else _TIMEOUT_S
-        if threads:
-            words += ["--threads", str(threads)]
+        if contender.forked:
+            words.append("--forked")
         if contender.warm:
             words += ["--repeats", str(REPEATS)]
         command = [python, str(APPS / contender.script), *words, "--scratch", f"{scratch}/run"]
         try:
-            done = _finished(command, scratch, environment, timeout_s)
+            done = _finished(command, scratch, environment)
         except subprocess.TimeoutExpired:
-            return f"no end within {timeout_s} s"
+            return f"no end within {_TIMEOUT_S} s"
     results = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not results:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()
@@ -130,7 +133,7 @@ def run(
 
 
 def _finished(
-    command: list[str], folder: str, environment: dict[str, str], timeout_s: float
+    command: list[str], folder: str, environment: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
     """The process at its end; what it has started is stopped with it if it does not end."""
     with subprocess.Popen(
@@ -138,7 +141,7 @@ def _finished(
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
         try:
-            told, complained = process.communicate(timeout=timeout_s)
+            told, complained = process.communicate(timeout=_TIMEOUT_S)
         except BaseException:
             # FLARE's clients are leaders of sessions of their own.
             children = psutil.Process(process.pid).children(recursive=True)
@@ -150,7 +153,7 @@ def _finished(
     return subprocess.CompletedProcess(command, process.returncode, told, complained)
 
 
-def measure(pythons: dict[str, str], turns: int, slow_turns: int, crowded: bool) -> dict[str, Any]:
+def measure(pythons: dict[str, str], turns: int, slow_turns: int) -> dict[str, Any]:
     """Results of each contender in each case."""
     found: dict[str, Any] = {}
     for case_name, case in CASES.items():
@@ -160,34 +163,27 @@ def measure(pythons: dict[str, str], turns: int, slow_turns: int, crowded: bool)
                 contender = CONTENDERS[name]
                 if not contender.warm and case_name in UNTARGETED:
                     continue
-                threads = threads_of(name, case["sites"])
-                # With fewer threads than clients every client starts a process a round: minutes.
-                if not contender.warm and turn >= (1 if threads else slow_turns):
+                if not contender.warm and turn >= slow_turns:
                     continue
-                if threads and not crowded:
-                    found.setdefault(case_name, {})[name] = [not_run(case["sites"], threads)]
+                if reason := not_run(contender, case["sites"]):
+                    found.setdefault(case_name, {})[name] = [reason]
                     continue
-                python = pythons.get(name, sys.executable)
+                python = pythons[contender.peer] if contender.peer else sys.executable
                 installed = Path(python).exists()  # else it says why not
-                got = run(python, contender, case, threads) if installed else python
+                got = run(python, contender, case) if installed else python
                 found.setdefault(case_name, {}).setdefault(name, []).append(got)
-                print(f"{case_name:>5} {name:<14} {_said(got)}", flush=True)
+                print(f"{case_name:>5} {name:<20} {_said(got)}", flush=True)
     return found
 
 
-def threads_of(name: str, sites: int) -> int:
-    """Threads of FLARE, each a process, where memory does not suffice for one a client; else 0."""
-    memory = psutil.virtual_memory().total / 2**30
-    most = int(memory * _FLARE_SHARE / _FLARE_CLIENT_GIB)
-    return most if name == "NVIDIA FLARE" and most < sites else 0
-
-
-def not_run(sites: int, threads: int) -> str:
-    """Why FLARE is left out."""
-    return (
-        f"not run: memory suffices for {threads} processes, with fewer than {sites} each client "
-        "starts anew in every round, which takes minutes a round; --crowded runs it once"
-    )
+def not_run(contender: Contender, sites: int) -> str:
+    """Why FLARE as it comes is left out; empty: it runs."""
+    if contender.peer != "NVIDIA FLARE" or contender.forked:
+        return ""
+    most = int(psutil.virtual_memory().total / 2**30 * _FLARE_SHARE / _FLARE_CLIENT_GIB)
+    if most >= sites:
+        return ""
+    return f"not run: memory suffices for {most} processes that share nothing, not for {sites}"
 
 
 def _said(got: dict[str, Any] | str) -> str:
@@ -221,8 +217,6 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
             if "start_and_stop_s" in good[0]:
                 apart = statistics.median(one["start_and_stop_s"] for one in good)
                 rows[case][name]["start_and_stop_s"] = round(apart, 2)
-            if threads := threads_of(name, CASES[case]["sites"]):
-                rows[case][name]["threads"] = threads
         for name, median in medians.items():
             rows[case][name]["times_ours"] = round(median / medians["fedprivacy"], 3)
     return rows
@@ -258,12 +252,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--slow-turns", type=int, default=3, help="of FLARE and Ray")
-    parser.add_argument("--crowded", action="store_true", help="see above")
     parser.add_argument("--envs", type=Path, default=Path("outputs/peers"))
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     pythons = install(args.envs.resolve())
-    rows = summary(measure(pythons, args.turns, args.slow_turns, args.crowded))
+    rows = summary(measure(pythons, args.turns, args.slow_turns))
     result = {
         "name": "peers",
         "machine": machine(),

@@ -25,7 +25,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--scratch", default=".")
-    parser.add_argument("--threads", type=int, default=0, help="of FLARE; 0: as many as clients")
+    parser.add_argument("--forked", action="store_true", help="FLARE's clients share their imports")
     return parser.parse_args()
 
 
