@@ -27,6 +27,7 @@ _PRELOADED = [
     "nvflare.job_config.script_runner",
     "work",
     "flare_forked",
+    "flare_names",
 ]
 _PATIENCE_S = 1200
 _forked = multiprocessing.get_context("forkserver")
@@ -87,16 +88,4 @@ def _work(words: list[str], environment: dict[str, str]) -> None:
     sys.argv[1:] = words
     simulator_worker.CELL_CONNECT_CHECK_TIMEOUT = _PATIENCE_S
     args = simulator_worker.parse_arguments()
-    _keep_name(args.client)
     simulator_worker.mpm.run(main_func=simulator_worker.main, run_dir=args.workspace, args=args)
-
-
-def _keep_name(client: str) -> None:
-    """Keep to the name of the command line.
-
-    The simulator's threads write their client's name into one dictionary and send it from there:
-    of clients that start at the same moment two get the same name, and all wait for ever.
-    """
-    deployer = simulator_worker.BaseClientDeployer
-    build = deployer.build
-    deployer.build = lambda self, context: build(self, {**context, "client_name": client})

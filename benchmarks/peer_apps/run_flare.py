@@ -2,7 +2,8 @@
 
 Its polling is lowered to 0.05 s: the server's for replies and the clients' for tasks by their
 settings, and the clients' for results in their processes. (All of its sleeps cut to that is faster
-with 10 clients, and far slower with 20: on two cores they then do nothing but look.)
+with 10 clients, and far slower with 20: on two cores they then do nothing but look.) What makes it
+hang now and then is mended (``flare_names.py``).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import torch
 from flare_forked import ForkedSimulator
+from flare_names import keep_names_apart
 from nvflare.app_common.workflows.fedavg import FedAvg
 from nvflare.app_opt.pt.job_config.base_fed_job import BaseFedJob
 from nvflare.job_config.script_runner import ScriptRunner
@@ -72,6 +74,7 @@ if __name__ == "__main__":
     folder = job(scratch / "job", notes, args.sites, args.rounds, args.rows)
     names = ",".join(f"site-{index + 1}" for index in range(args.sites))
     started = time.time()
+    keep_names_apart()
     simulator = (ForkedSimulator if args.forked else SimulatorRunner)(
         job_folder=str(folder),
         workspace=str(scratch / "ws"),
