@@ -11,12 +11,12 @@ what they need (``peer_apps/flare_forked.py``), of which a hundred fit. Total wa
 turns, whose order turns around. pfl-research, the bare loop and ours run warm, once before the
 clock starts; FLARE and Ray start anew for each run, so that their start and stop are quoted apart,
 and their rounds are timed from one to the next: FLARE's from the first client's start of it, Ray's
-from the server's end of it, without the first, in which its actors start.
+from the server's end of it, both without the first, in which they still start.
 
     python benchmarks/peers.py [--turns 5] [--slow-turns 3] [--envs DIR] [--json FILE]
 
 Ends with status 1 if ours is not ahead of each peer by the median, if one failed, or if
-final accuracies of the large case differ by more than 3 points.
+final accuracies of a case differ by more than 3 points.
 """
 
 from __future__ import annotations
@@ -241,9 +241,9 @@ def faults(rows: dict[str, Any]) -> list[str]:
                 found.append(f"{case}: {name}: {row['failed']}")
             elif name not in ("bare loop", "fedprivacy") and row["times_ours"] <= 1:
                 found.append(f"{case}: {name} takes {row['times_ours']} times ours")
-    reached = [row["accuracy"] for row in rows[TOTAL].values() if "accuracy" in row]
-    if max(reached) - min(reached) > ALIKE:
-        found.append(f"final accuracies differ: {min(reached)} to {max(reached)}")
+        reached = [row["accuracy"] for row in by_name.values() if "accuracy" in row]
+        if max(reached) - min(reached) > ALIKE:
+            found.append(f"{case}: final accuracies differ: {min(reached)} to {max(reached)}")
     return found
 
 

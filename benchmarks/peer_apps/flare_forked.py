@@ -11,12 +11,11 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from typing import Any
 
+from flare_mended import PATIENCE_S, PatientSimulator
 from nvflare.private.fed.app.simulator import simulator_runner, simulator_worker
-from nvflare.private.fed.app.simulator.simulator_runner import SimulatorRunner
 
-# Imported once: what a client, its script, and the module that starts the simulator import.
+# Imported once: what is large of what a client and its script import.
 _PRELOADED = [
     "torch",
     "torch._dynamo",  # the optimiser asks for it at its first step
@@ -25,27 +24,18 @@ _PRELOADED = [
     "nvflare.app_opt.pt.job_config.base_fed_job",
     "nvflare.client",
     "nvflare.job_config.script_runner",
-    "work",
-    "flare_forked",
-    "flare_names",
 ]
-_PATIENCE_S = 1200
 _forked = multiprocessing.get_context("forkserver")
 
 
-class ForkedSimulator(SimulatorRunner):
-    """The simulator with forked clients; waits for them while all others start, too."""
+class ForkedSimulator(PatientSimulator):
+    """The simulator with forked clients."""
 
     def run(self) -> int:
         """As the simulator's own."""
         _forked.set_forkserver_preload(_PRELOADED)
         simulator_runner.subprocess = _Subprocess
         return super().run()
-
-    def _generate_args(self, *words: Any, **named: Any) -> Any:
-        args = super()._generate_args(*words, **named)
-        args.set = [f"simulator_worker_timeout={_PATIENCE_S}"]
-        return args
 
 
 class _Worker:
@@ -86,6 +76,6 @@ def _work(words: list[str], environment: dict[str, str]) -> None:
     os.setsid()
     os.environ.update(environment)
     sys.argv[1:] = words
-    simulator_worker.CELL_CONNECT_CHECK_TIMEOUT = _PATIENCE_S
+    simulator_worker.CELL_CONNECT_CHECK_TIMEOUT = PATIENCE_S
     args = simulator_worker.parse_arguments()
     simulator_worker.mpm.run(main_func=simulator_worker.main, run_dir=args.workspace, args=args)

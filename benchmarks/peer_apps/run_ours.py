@@ -64,7 +64,9 @@ def sites(config: CellConfig) -> ClientApp:
     app = ClientApp()
 
     def handle(message: Message, context: Context) -> Message:
-        cache._loaded.setdefault(cache.dataset_key(config.dataset), data())
+        key = cache.dataset_key(config.dataset)
+        if key not in cache._loaded:
+            cache._loaded[key] = data()
         return client_app.app(message, context)
 
     app.train()(handle)

@@ -1,7 +1,8 @@
-"""A client's name in NVIDIA FLARE's simulator, kept apart from other clients'.
+"""NVIDIA FLARE's simulator without what makes it hang while many clients start.
 
 Its threads write the name of their client into one dictionary and send it from there, so that of
-clients that start at the same moment two may get the same name; all then wait for ever.
+clients that start at the same moment two may get the same name; all then wait for ever. And each
+waits 60 s for its client, which takes longer where a hundred import their modules on two cores.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 from nvflare.private.fed.app.simulator import simulator_runner
 
+PATIENCE_S = 1200
 _KEY = "client_name"
 
 
@@ -41,3 +43,12 @@ class Clients(simulator_runner.SimulatorClientRunner):
 def keep_names_apart() -> None:
     """Let the simulator make its clients' threads so."""
     simulator_runner.SimulatorClientRunner = Clients
+
+
+class PatientSimulator(simulator_runner.SimulatorRunner):
+    """The simulator's own; waits for a client while all others start, too."""
+
+    def _generate_args(self, *words: Any, **named: Any) -> Any:
+        args = super()._generate_args(*words, **named)
+        args.set = [f"simulator_worker_timeout={PATIENCE_S}"]
+        return args
