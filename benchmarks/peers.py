@@ -6,8 +6,10 @@ of their own: pfl-research's simulator without metrics of single users, NVIDIA F
 with as many threads as clients and its polling lowered to 0.05 s (see ``peer_apps/run_flare.py``),
 Flower's own simulation on Ray with our apps on it. FLARE runs twice: as it comes, where memory
 suffices for its process a client, and with the same processes forked from one that has imported
-what they need (``peer_apps/flare_forked.py``), of which a hundred fit. Total wall time is that of
-10 clients x 5 rounds of 5,000 records, per-round time that of 20 and of 100 such clients. Runs take
+what they need (``peer_apps/flare_forked.py``), of which a hundred fit. What uses one core (pfl-
+research, the bare loop) is compared with our default engine, what uses all of them (FLARE, Ray)
+with ``engine=processes``, one torch thread a process everywhere. Total wall time is that of 10
+clients x 5 rounds of 5,000 records, per-round time that of 20 and of 100 such clients. Runs take
 turns, whose order turns around. pfl-research, the bare loop and ours run warm, once before the
 clock starts; FLARE and Ray start anew for each run, so that their start and stop are quoted apart,
 and their rounds are timed from one to the next: FLARE's from the first client's start of it, Ray's
@@ -53,6 +55,7 @@ CASES = {
     "20 tiny": {"sites": 20, "rounds": 3, "rows": 500},
 }
 TOTAL, ALIKE, UNTARGETED = "10x5", 0.03, ("20 tiny",)
+OURS = {False: "fedprivacy", True: "fedprivacy, processes"}  # by whether it uses all cores
 REPEATS = 3
 _FLARE_CLIENT_GIB, _FLARE_SHARE = 0.3, 0.75  # of a process as it comes; of all memory
 _TIMEOUT_S = 600
@@ -68,6 +71,7 @@ class Contender:
         engine: of fedprivacy.
         peer: whose environment it runs in, a key of ``INSTALLED``; None: in this one.
         forked: whether FLARE's processes share what they import.
+        all_cores: whether it uses them all, and not one.
     """
 
     script: str
@@ -75,15 +79,19 @@ class Contender:
     engine: str = "inprocess"
     peer: str | None = None
     forked: bool = False
+    all_cores: bool = False
 
 
 CONTENDERS = {
     "bare loop": Contender("run_bare.py", True),
     "fedprivacy": Contender("run_ours.py", True),
     "pfl-research": Contender("run_pfl.py", True, peer="pfl-research"),
-    "NVIDIA FLARE": Contender("run_flare.py", False, peer="NVIDIA FLARE"),
-    "NVIDIA FLARE, forked": Contender("run_flare.py", False, peer="NVIDIA FLARE", forked=True),
-    "Flower on Ray": Contender("run_ours.py", False, "ray"),
+    "fedprivacy, processes": Contender("run_ours.py", True, "processes", all_cores=True),
+    "NVIDIA FLARE": Contender("run_flare.py", False, peer="NVIDIA FLARE", all_cores=True),
+    "NVIDIA FLARE, forked": Contender(
+        "run_flare.py", False, peer="NVIDIA FLARE", forked=True, all_cores=True
+    ),
+    "Flower on Ray": Contender("run_ours.py", False, "ray", all_cores=True),
 }
 
 
@@ -172,7 +180,7 @@ def measure(pythons: dict[str, str], turns: int, slow_turns: int) -> dict[str, A
                 installed = Path(python).exists()  # else it says why not
                 got = run(python, contender, case) if installed else python
                 found.setdefault(case_name, {}).setdefault(name, []).append(got)
-                print(f"{case_name:>5} {name:<20} {_said(got)}", flush=True)
+                print(f"{case_name:>5} {name:<21} {_said(got)}", flush=True)
     return found
 
 
@@ -218,7 +226,8 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
                 apart = statistics.median(one["start_and_stop_s"] for one in good)
                 rows[case][name]["start_and_stop_s"] = round(apart, 2)
         for name, median in medians.items():
-            rows[case][name]["times_ours"] = round(median / medians["fedprivacy"], 3)
+            ours = medians[OURS[CONTENDERS[name].all_cores]]
+            rows[case][name]["times_ours"] = round(median / ours, 3)
     return rows
 
 
@@ -239,7 +248,7 @@ def faults(rows: dict[str, Any]) -> list[str]:
             found += [f"{case}: {name}: {one}" for one in row.get("runs_failed", ())]
             if "failed" in row:
                 found.append(f"{case}: {name}: {row['failed']}")
-            elif name not in ("bare loop", "fedprivacy") and row["times_ours"] <= 1:
+            elif name not in ("bare loop", *OURS.values()) and row["times_ours"] <= 1:
                 found.append(f"{case}: {name} takes {row['times_ours']} times ours")
         reached = [row["accuracy"] for row in by_name.values() if "accuracy" in row]
         if max(reached) - min(reached) > ALIKE:

@@ -32,6 +32,7 @@ from fedprivacy.cell_audit import (
 )
 from fedprivacy.config.identity import cell_id, meaning, schedule_name
 from fedprivacy.config.schema import CellConfig
+from fedprivacy.config.serialization import dumps
 from fedprivacy.data.base import FederatedData, records_per_patient
 from fedprivacy.data.cache import load_data
 from fedprivacy.device import resolve_device
@@ -39,6 +40,7 @@ from fedprivacy.errors import AccountingError, CellPruned, ClientFailure, Config
 from fedprivacy.federation.arrangement import arrange_cell, largest_participant
 from fedprivacy.federation.run import FederationOutcome, run_federation
 from fedprivacy.federation.scoring import chance
+from fedprivacy.federation.site import open_runtime
 from fedprivacy.federation.strategy import RoundOutcome
 from fedprivacy.result import (
     LEDGER_FILE,
@@ -140,6 +142,7 @@ def _run(
         # A delta that cannot be stated must end the cell before anything is released.
         _delta(config, data)
         observation = open_observation(config)
+        open_runtime(dumps(config))  # builds the model and the mechanism; the engine finds it again
     with watch.measure("train"):
         observer = None if observation is None else observation.observe
         outcome = run_federation(config, listener, observer=observer)

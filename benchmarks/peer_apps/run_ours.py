@@ -8,42 +8,26 @@ import statistics
 import time
 from importlib import metadata
 
-import numpy as np
+import ours_site
 import torch
-from flwr.app import Context, Message
-from flwr.clientapp import ClientApp
-from work import BATCH, COLUMNS, HELD_OUT, RATE, Clock, accuracy, arguments, records, tell
+from work import BATCH, HELD_OUT, RATE, Clock, accuracy, arguments, tell
 from work import Net as Peer
 
 import fedprivacy
 from fedprivacy.config.composition import compose_cell, hydra_ready
 from fedprivacy.config.loading import to_cell_config
 from fedprivacy.config.schema import CellConfig
-from fedprivacy.data import cache
-from fedprivacy.data.base import FederatedData, SiteData
-from fedprivacy.federation import client_app
+from fedprivacy.config.serialization import dumps
+from fedprivacy.federation.engines.base import Engine
+from fedprivacy.federation.engines.processes import ProcessEngine
 from fedprivacy.federation.engines.ray import RayEngine
 from fedprivacy.federation.run import run_federation
 from fedprivacy.federation.site import close_runtime
 
 args = arguments()
 engine = os.environ.get("FEDPRIVACY_ENGINE", "inprocess")
+os.environ["PEER_ROWS"] = str(args.rows)
 torch.set_num_threads(1)
-
-
-def data() -> FederatedData:
-    """The same records; a few of the last ones stand for the held-out ones, which nobody scores."""
-
-    def site(index: int) -> SiteData:
-        x, y = records(index + 1, args.rows)
-        names = np.array([f"{index}-{row}" for row in range(args.rows)])
-        return SiteData(f"site-{index}", x, y.long(), x[-16:], y[-16:].long(), names, names[-16:])
-
-    return FederatedData(
-        name="peers", task="binary", n_classes=2, input_shape=(COLUMNS,), metric="accuracy",
-        sites=tuple(site(index) for index in range(args.sites)), synthetic=True,
-        fingerprint="peers",
-    )  # fmt: skip
 
 
 def configuration() -> CellConfig:
@@ -59,34 +43,26 @@ def configuration() -> CellConfig:
         return to_cell_config(compose_cell(words))
 
 
-def sites(config: CellConfig) -> ClientApp:
-    """The package's sites, for actors that have not been given the records."""
-    app = ClientApp()
-
-    def handle(message: Message, context: Context) -> Message:
-        key = cache.dataset_key(config.dataset)
-        if key not in cache._loaded:
-            cache._loaded[key] = data()
-        return client_app.app(message, context)
-
-    app.train()(handle)
-    return app
+def chosen() -> Engine | None:
+    """The engine, with sites that can do without the files of these records."""
+    if engine == "processes":
+        return ProcessEngine(client_app="ours_site:app")
+    return RayEngine(client_app=ours_site.app) if engine == "ray" else None
 
 
 def run(config: CellConfig) -> tuple[torch.Tensor, list[float]]:
     """All rounds; the final weights, and seconds from the end of each round to that of the next."""
     close_runtime()
     ends: list[float] = []
-    chosen = RayEngine(client_app=sites(config)) if engine == "ray" else None
     found = run_federation(
-        config, lambda _: ends.append(time.perf_counter()), evaluate=False, engine=chosen
+        config, lambda _: ends.append(time.perf_counter()), evaluate=False, engine=chosen()
     )
     return found.weights["vector"], [after - before for before, after in itertools.pairwise(ends)]
 
 
 if __name__ == "__main__":
     config = configuration()
-    cache._loaded[cache.dataset_key(config.dataset)] = data()
+    ours_site.install(dumps(config))
     weights, clock, spans = None, Clock(), list[float]()
     if engine != "ray":  # Ray starts anew for each run: it is never warm
         weights, _ = run(config)

@@ -24,7 +24,7 @@ class FlatParameters:
         model: module whose parameters are all float32 and require gradients.
 
     Raises:
-        ProtectionError: the model has buffers, or parameters that are not float32.
+        ProtectionError: the model has buffers, or parameters that are frozen or not float32.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -33,6 +33,12 @@ class FlatParameters:
             raise ProtectionError(
                 f"the model keeps buffers {buffers[:3]} that no mechanism protects: they would "
                 "leave the site raw. Use GroupNorm instead of BatchNorm."
+            )
+        frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+        if frozen:
+            raise ProtectionError(
+                f"parameters {frozen[:3]} are frozen: every parameter is trained, clipped and "
+                "noised alike. Leave frozen layers out of the model, and train on their output."
             )
         parameters = list(model.parameters())
         wrong = {str(p.dtype) for p in parameters} - {"torch.float32"}

@@ -138,9 +138,11 @@ def _tied() -> nn.Module:
     ("model", "fault"),
     [
         (nn.BatchNorm1d(2), "buffer running_mean"),
+        (nn.InstanceNorm3d(2, track_running_stats=True), "buffer running_mean"),
         (nn.BatchNorm3d(2, track_running_stats=False), "batch normalisation"),
         (nn.Sequential(nn.ReLU(inplace=True)), "in-place activation 0"),
         (nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"), "padding_mode"),
+        (nn.Conv3d(1, 1, 3, padding=1, padding_mode="replicate"), "padding_mode"),
         (_twice(), "module two.0 is also one"),
         (_tied(), "parameter 1.weight is also 0.weight"),
     ],

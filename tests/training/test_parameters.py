@@ -76,6 +76,12 @@ def test_buffers_are_refused(layer: nn.Module) -> None:
         FlatParameters(nn.Sequential(nn.Linear(3, 4), layer))
 
 
+def test_frozen_parameters_are_refused() -> None:
+    frozen = nn.Sequential(nn.Linear(3, 4).requires_grad_(False), nn.Linear(4, 1))
+    with pytest.raises(ProtectionError, match=r"\['0\.weight', '0\.bias'\] are frozen"):
+        FlatParameters(frozen)
+
+
 def test_another_precision_is_refused() -> None:
     with pytest.raises(ProtectionError, match=r"float32, got \['torch\.float64'\]"):
         FlatParameters(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1).double()))

@@ -64,6 +64,15 @@ def after_conv(layer: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), layer)
 
 
+def volume(**more: object) -> nn.Module:
+    """A convolution of volumes one slice deep."""
+    return nn.Sequential(nn.Unflatten(1, (1, 1)), nn.Conv3d(1, 3, (1, 3, 3), **more), nn.Tanh())
+
+
+def after_volume(layer: nn.Module) -> nn.Module:
+    return nn.Sequential(volume(), layer)
+
+
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     "padding reflect": lambda: conv(padding=1, padding_mode="reflect"),
     "padding circular": lambda: conv(padding=1, padding_mode="circular"),
@@ -73,7 +82,14 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "dilated": lambda: conv(dilation=2),
     "grouped": lambda: after_conv(nn.Conv2d(4, 4, 3, groups=2)),
     "transposed": lambda: after_conv(nn.ConvTranspose2d(4, 3, 2, stride=2)),
-    "volumes": lambda: nn.Sequential(nn.Unflatten(1, (1, 1)), nn.Conv3d(1, 3, (1, 3, 3))),
+    "volumes": volume,
+    "volumes, padding reflect": lambda: volume(padding=(0, 1, 1), padding_mode="reflect"),
+    "volumes, padding circular": lambda: volume(padding=(0, 1, 1), padding_mode="circular"),
+    "volumes, padding replicate": lambda: volume(padding=(0, 1, 1), padding_mode="replicate"),
+    "volumes, transposed": lambda: after_volume(nn.ConvTranspose3d(3, 2, (1, 2, 2))),
+    "volumes, group norm": lambda: after_volume(nn.GroupNorm(1, 3)),
+    "volumes, instance norm": lambda: after_volume(nn.InstanceNorm3d(3, affine=True)),
+    "volumes, PReLU": lambda: after_volume(nn.PReLU(3)),
     "layer norm": lambda: after_conv(nn.LayerNorm([4, 6, 6])),
     "group norm": lambda: after_conv(nn.GroupNorm(2, 4)),
     "instance norm": lambda: after_conv(nn.InstanceNorm2d(4, affine=True)),
@@ -89,12 +105,13 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
 WORKS_EVERYWHERE = {
     "padding same, even kernel", "strided", "dilated", "grouped", "volumes", "layer norm",
     "group norm", "instance norm", "softmax", "max pooling", "upsampling", "transposed",
+    "volumes, transposed", "volumes, group norm", "volumes, instance norm",
 }  # fmt: skip
 
 
 KEPT = {
     "strided", "dilated", "grouped", "volumes", "group norm", "softmax", "max pooling",
-    "upsampling",
+    "upsampling", "volumes, group norm",
 }  # fmt: skip
 """Those that bookkeeping knows."""
 
