@@ -27,6 +27,7 @@ from fedprivacy.mechanisms.sampling import (
     shuffle_details,
     step_batches,
 )
+from fedprivacy.mechanisms.step_losses import StepLosses
 from fedprivacy.mechanisms.weight_average import WeightAverage
 from fedprivacy.training.flat_gradient import flat_gradient
 from fedprivacy.training.plain import train_plain
@@ -130,8 +131,8 @@ class DpSgd:
     def train(self, task: LocalTask) -> Trained:
         """Train with noisy steps; plainly in rounds that the schedule leaves unprotected.
 
-        Stops at the first step that is not finite and makes the weights NaN, so that nothing can
-        leave.
+        A step that is not finite is the last one counted and makes the weights NaN, so that
+        nothing can leave; see ``StepLosses``.
 
         Raises:
             ProtectionError: the gradient engine does not clip this model's gradients, or the
@@ -155,18 +156,14 @@ class DpSgd:
         steps = dpsgd_steps(task.local_epochs, self.sampling_rate)
         noise = task.streams.torch("noise", task.x.device)
         rule, bound, multiplier = self._clip_rule(sigma), self._bound, self._gradient_sigma(sigma)
-        weights, losses, stds, sizes = task.parameters.flat, [], [], []
-        average = WeightAverage(self.ema, weights)
+        weights, stds = task.parameters.flat, []
+        losses, average = StepLosses(weights.device), WeightAverage(self.ema, weights)
         with flat_gradient(task.parameters) as gradient:
             optimizer = task.optimizer.build(task.parameters, gradient)
-            for step, batch in enumerate(self._batches(task, steps), start=1):
-                sizes.append(len(batch))
+            for batch in self._batches(task, steps):
                 clipped = engine.clipped_sum(task.x[batch], task.y[batch], bound)
-                if len(batch):
-                    losses.append(float(clipped.loss) / len(batch))
-                    if not math.isfinite(losses[-1]):
-                        weights.fill_(math.nan)
-                        return Trained(step, math.nan)
+                if not losses.add(clipped.loss, len(batch)):
+                    break
                 # In place: the parameters' gradients are views of this vector.
                 gradient.normal_(generator=noise).mul_(multiplier * bound)
                 gradient.add_(clipped.total).div_(self._scale)
@@ -176,9 +173,13 @@ class DpSgd:
                     stds.append(multiplier * bound / self._scale)
                     normal = float(torch.randn((), generator=noise, device=noise.device))
                     bound = rule.next_clip(bound, float(clipped.within), len(batch), normal)
+        taken, loss = losses.outcome()
+        if loss is not None and math.isnan(loss):
+            weights.fill_(math.nan)
+            return Trained(taken, math.nan)
         average.put()
-        loss = sum(losses) / len(losses) if losses else mean_loss(task)
-        return Trained(steps, loss, tuple(stds), tuple(sizes))
+        loss = mean_loss(task) if loss is None else loss
+        return Trained(taken, loss, tuple(stds), losses.sizes)
 
     def _batches(self, task: LocalTask, steps: int) -> Iterator[torch.Tensor]:
         draws = task.streams.torch("sampling")

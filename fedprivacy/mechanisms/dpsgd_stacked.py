@@ -10,6 +10,7 @@ import torch
 from fedprivacy.mechanisms.dpsgd import DpSgd, mean_loss
 from fedprivacy.mechanisms.grad_engines.stacked import StackedSums
 from fedprivacy.mechanisms.sampling import dpsgd_steps, poisson_batches, step_batches
+from fedprivacy.mechanisms.step_losses import until_infinite
 from fedprivacy.mechanisms.weight_average import WeightAverage
 from fedprivacy.training.cuda_graph import is_recorded
 from fedprivacy.training.stacked.optimizer import stacked_optimizer
@@ -119,13 +120,10 @@ def _outcome(
     task: LocalTask, weights: torch.Tensor, sums: torch.Tensor, sizes: tuple[int, ...]
 ) -> StackedOutcome:
     """What training by itself would have left, where it stops at the first non-finite loss."""
-    losses = []
-    for step, (total, size) in enumerate(zip(sums.tolist(), sizes, strict=True), start=1):
-        if size:
-            losses.append(total / size)
-            if not math.isfinite(losses[-1]):
-                return StackedOutcome(torch.full_like(weights, math.nan), Trained(step, math.nan))
-    if not losses:
+    steps, loss = until_infinite(sums.tolist(), sizes)
+    if loss is None:
         task.parameters.load(weights)
-    loss = sum(losses) / len(losses) if losses else mean_loss(task)
-    return StackedOutcome(weights, Trained(len(sizes), loss, (), sizes))
+        return StackedOutcome(weights, Trained(steps, mean_loss(task), (), sizes))
+    if math.isnan(loss):
+        return StackedOutcome(torch.full_like(weights, math.nan), Trained(steps, math.nan))
+    return StackedOutcome(weights, Trained(steps, loss, (), sizes))
