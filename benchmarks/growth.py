@@ -264,14 +264,15 @@ def last_steps(series: Series) -> dict[str, float]:
     return {axis: round(slope(points[-2:]), 3) for axis, points in series.items()}
 
 
-def draw(found: Series, accounting: Series, slopes: dict[str, float], path: Path) -> None:
-    """One panel for each axis: seconds against size, both logarithmic, and the fitted line."""
+def draw(found: Series, accounting: Series, both: Series, path: Path) -> None:
+    """One panel for each axis: seconds against size, logarithmic, and the line of training."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, panels = plt.subplots(1, 5, figsize=(15, 3.1), sharey=True, layout="constrained")
+    slopes, with_accounting = exponents(found), exponents(both)
+    figure, panels = plt.subplots(1, 5, figsize=(15, 3.3), sharey=True, layout="constrained")
     for panel, (axis, points) in zip(panels, found.items(), strict=True):
         x, y = np.array(points, dtype=float).T
         panel.loglog(x, y, "o", color="black", markersize=5, label="training")
@@ -280,7 +281,8 @@ def draw(found: Series, accounting: Series, slopes: dict[str, float], path: Path
         upper = x[-max(3, (len(x) + 1) // 2) :]
         middle = np.exp(np.mean(np.log(y[-len(upper) :]) - slopes[axis] * np.log(upper)))
         panel.loglog(upper, middle * upper ** slopes[axis], "-", color="0.45", linewidth=2)
-        panel.set_title(f"exponent {slopes[axis]:.2f}", fontsize=11)
+        title = f"exponent {slopes[axis]:.2f}\nwith accounting {with_accounting[axis]:.2f}"
+        panel.set_title(title, fontsize=10)
         panel.set_xlabel(LABELS[axis])
         panel.grid(visible=True, which="major", color="0.85")
     panels[0].set_ylabel("seconds of a cell")
@@ -328,7 +330,7 @@ def main() -> int:
         for axis, series in points.items()
     }
     slopes, last = exponents(points), last_steps(points)
-    draw(points, accounting, slopes, args.picture)
+    draw(points, accounting, both, args.picture)
     result = {
         "name": "growth",
         "machine": machine(),

@@ -3,8 +3,8 @@
 The same cells run into fresh folders, from the same generated data: with one worker process and
 with two, in turns whose order turns around, the first run of all left out (it makes the data).
 Compared are the wall time of all cells (planning, reports and MLflow left out), the results without
-their timings, and the largest resident memory of the whole process tree. The ratio is the median of
-those of the turns.
+their timings, and each run's largest resident memory of the whole process tree. The ratio is the
+median of those of the turns.
 
     python benchmarks/sweep_speed.py [--turns 3] [--sweep demo] [--only wisconsin] [--json FILE]
 
@@ -111,7 +111,7 @@ def main() -> int:
         "ratio": round(ratio, 3),
         "ratio_spread": [round(min(ratios), 3), round(max(ratios), 3)],
         "peak_mib": {
-            f"{workers} worker(s)": round(max(mib for _, mib in runs))
+            f"{workers} worker(s)": sorted(round(mib) for _, mib in runs)
             for workers, runs in found.items()
         },
         "rank_correlation_of_the_order": round(order, 3),
