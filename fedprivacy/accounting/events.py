@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -17,10 +18,18 @@ from fedprivacy.errors import AccountingError
 
 Detail = float | int | str
 
+_TEXTS = ("site", "mechanism", "unit", "neighbouring", "view", "reason")
+_MOST_SHARED = 1024
+_shared: dict[str, Mapping[str, Detail]] = {}
+"""Details by their content as ``repr`` writes it, which tells 1 from 1.0 and True."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One release of one site.
+
+    A long run holds one for each round and site, so that equal texts, details and DP events are
+    held once.
 
     Attributes:
         round: 1, 2, ...
@@ -68,6 +77,10 @@ class Event:
                 f"event.strength={self.strength!r} at {self.site}, round {self.round}: "
                 "an unprotected release has no strength"
             )
+        for name in _TEXTS:
+            text = getattr(self, name)
+            if type(text) is str:  # nothing else can be interned
+                object.__setattr__(self, name, sys.intern(text))
         object.__setattr__(self, "dp_event", dp_events.canonical(self.dp_event))
         object.__setattr__(self, "details", _plain(self.details))
 
@@ -125,4 +138,9 @@ def _plain(details: Mapping[str, Detail]) -> Mapping[str, Detail]:
         if isinstance(item, float) and not math.isfinite(item):
             raise AccountingError(f"event.details[{key!r}]={value!r} is not finite")
         plain[key] = item
-    return MappingProxyType(plain)
+    content = repr(plain)
+    if content not in _shared:
+        if len(_shared) >= _MOST_SHARED:
+            _shared.clear()
+        _shared[content] = MappingProxyType(plain)
+    return _shared[content]

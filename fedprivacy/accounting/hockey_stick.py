@@ -80,20 +80,17 @@ def _directions(distribution: Pld) -> Iterator[_Atoms]:
         dense = side.to_dense_pmf()
         first = max(1, dense._lower_loss)
         end = max(first, dense._lower_loss + dense.size)
-        losses, ratios = _grid(dense._discretization, 1 << end.bit_length())
-        kept = slice(first, end)
+        losses = np.arange(first, end)[::-1] * dense._discretization
+        ratios = _ratios(dense._discretization, 1 << end.bit_length())[first:end][::-1]
         probs = np.asarray(dense._probs)[first - dense._lower_loss :][::-1]
-        infinite = float(dense._infinity_mass)
-        yield _Atoms(losses[kept][::-1], probs, ratios[kept][::-1], infinite)
+        yield _Atoms(losses, probs, ratios, float(dense._infinity_mass))
 
 
-@lru_cache(maxsize=8)
-def _grid(interval: float, size: int) -> tuple[Floats, Floats]:
-    """The first losses of a grid from 0 up, and ``exp`` of their opposites."""
-    losses = np.asarray(np.arange(size) * interval, dtype=np.float64)
+@lru_cache(maxsize=2)
+def _ratios(interval: float, size: int) -> Floats:
+    """``exp`` of the opposites of the first losses of a grid from 0 up."""
     with np.errstate(under="ignore"):
-        ratios = np.exp(-losses)
-    return losses, ratios
+        return np.asarray(np.exp(-(np.arange(size) * interval)), dtype=np.float64)
 
 
 def _masses(atoms: _Atoms) -> tuple[Floats, Floats]:

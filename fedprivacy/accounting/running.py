@@ -135,7 +135,7 @@ class _Direction:
 
     def _turned_back(self, one: pld_pmf.DensePLDPmf, lowest: int, size: int) -> Floats:
         """Probabilities of ``size`` losses from ``lowest`` on, once ``one`` is added."""
-        self._spectrum = self._spectrum * spectrum(one, self._length)
+        self._spectrum *= spectrum(one, self._length)
         self._first += one._lower_loss
         self._lived += 1
         self._log_finite += _log_finite(one)

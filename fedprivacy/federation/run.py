@@ -17,7 +17,7 @@ from fedprivacy.federation.engines.base import Engine
 from fedprivacy.federation.listeners import TOKEN, listening
 from fedprivacy.federation.messages import ARRAYS, CELL, EVALUATE, SITES, decode_vector
 from fedprivacy.federation.scoring import RoundScore
-from fedprivacy.federation.server_app import OUTCOME
+from fedprivacy.federation.server_app import OUTCOME, RELEASED
 from fedprivacy.federation.site import open_runtime
 from fedprivacy.federation.strategy import Exchange, RoundOutcome
 
@@ -96,16 +96,16 @@ def run_federation(
         )
     if OUTCOME not in state:
         raise ClientFailure("the engine ended without an outcome; see its log")
-    outcome = json.loads(str(state[OUTCOME]["json"]))
+    outcome, released = json.loads(str(state[OUTCOME]["json"])), state[OUTCOME][RELEASED]
     trouble = outcome["trouble"]
     if trouble and trouble["kind"] == "failed":
         failure = ClientFailure(trouble["message"], trouble["site"], trouble["traceback"])
-        failure.released = tuple(map(json.loads, outcome["released"]))
+        failure.released = tuple(map(json.loads, released))
         raise failure
     collapse = None
     if trouble:
         collapse = TrainingCollapsed(trouble["reason"], trouble["round"], trouble["site"])
-    events = tuple(Event.from_json(json.loads(text)) for text in outcome["released"])
+    events = tuple(Event.from_json(json.loads(text)) for text in released)
     by_round: dict[int, list[Event]] = {}
     for event in events:
         by_round.setdefault(event.round, []).append(event)

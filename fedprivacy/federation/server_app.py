@@ -18,7 +18,7 @@ from fedprivacy.federation.site import CellRuntime, open_runtime
 from fedprivacy.federation.strategy import SiteStrategy
 from fedprivacy.mechanisms.server import SERVER_SITE
 
-OUTCOME = "outcome"
+OUTCOME, RELEASED = "outcome", "released"
 
 app = ServerApp()
 
@@ -50,11 +50,11 @@ def main(grid: Grid, context: Context) -> None:
             {**vars(entry), "scores": entry.scores and vars(entry.scores), "events": None}
             for entry in strategy.history
         ],
-        # Each its own text: nobody need hold all of them taken apart at once.
-        "released": [json.dumps(event.to_json()) for event in strategy.released],
         "evaluate_s": strategy.evaluate_s,
     }
-    context.state[OUTCOME] = ConfigRecord({"json": json.dumps(outcome)})
+    # Each event its own text: nobody need hold all of them taken apart at once.
+    released = [json.dumps(event.to_json()) for event in strategy.released]
+    context.state[OUTCOME] = ConfigRecord({"json": json.dumps(outcome), RELEASED: released})
     context.state[ARRAYS] = strategy.final_arrays()
 
 

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from dp_accounting import dp_event as dp
 
+from fedprivacy.accounting import events
 from fedprivacy.accounting.events import Event
 from fedprivacy.errors import AccountingError
 
@@ -41,6 +43,34 @@ def test_an_event_cannot_be_changed():
         FULL.round = 4
     with pytest.raises(TypeError):
         FULL.details["sigma"] = 9.0
+
+
+def test_a_long_run_holds_equal_parts_once():
+    texts = [json.dumps({**FULL.to_json(), "round": number}) for number in (1, 2)]
+    one, other = (Event.from_json(json.loads(text)) for text in texts)
+    for part in ("site", "mechanism", "unit", "view", "dp_event", "details"):
+        assert getattr(one, part) is getattr(other, part)
+    assert not hasattr(one, "__dict__")
+
+
+@pytest.mark.parametrize(("one", "other"), [(1, 1.0), (1, True), (0.0, -0.0), ("1", 1)])
+def test_details_that_are_written_differently_stay_so(one, other):
+    made = [replace(FULL, details={"x": value}) for value in (one, other)]
+    written = [json.dumps(event.to_json()["details"]) for event in made]
+    assert written == [json.dumps({"x": value}) for value in (one, other)]
+
+
+def test_what_is_shared_does_not_follow_what_it_was_made_from():
+    details = {"x": 1}
+    event = replace(FULL, details=details)
+    details["x"] = 2
+    assert event.details == {"x": 1} == replace(FULL, details={"x": 1}).details
+
+
+def test_no_more_details_are_shared_than_fit():
+    for number in range(3000):
+        assert replace(FULL, details={"number": number}).details == {"number": number}
+    assert len(events._shared) <= events._MOST_SHARED
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from fedprivacy.federation.engines.inprocess import InProcessEngine
 from fedprivacy.federation.engines.ray import RayEngine
 from fedprivacy.federation.messages import ARRAYS, CELL, SITES, decode_vector
 from fedprivacy.federation.run import run_federation
-from fedprivacy.federation.server_app import OUTCOME
+from fedprivacy.federation.server_app import OUTCOME, RELEASED
 from fedprivacy.federation.site import open_runtime
 
 Tiny = Callable[..., CellConfig]
@@ -362,8 +362,9 @@ def test_ray_gives_the_bits_of_the_default_engine(
     assert list(arrays) == list(here.weights)
     for key, weights in here.weights.items():
         assert torch.equal(decode_vector(arrays[key]), weights)
-    there = json.loads(str(whole_run.state[f"{name}-outcome"]["json"]))
-    assert [json.loads(text) for text in there["released"]] == [
+    outcome = whole_run.state[f"{name}-outcome"]
+    there = json.loads(str(outcome["json"]))
+    assert [json.loads(text) for text in outcome[RELEASED]] == [
         event.to_json() for event in here.events
     ]
     assert [r["scores"] and r["scores"]["value"] for r in there["history"]] == [
