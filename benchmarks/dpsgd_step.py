@@ -2,10 +2,12 @@
 
 Three cases on one CPU thread: MLP 28-300-300-300-1 at batches of 512, the GroupNorm CNN on images
 of 64x64 at 32, the 3-D U-Net on volumes of 48x60x48 at 2. A plain step is forward, backward and
-SGD; a DP-SGD step is the clipped sum of per-record gradients, Gaussian noise, the division by the
-declared constant, and SGD. ``auto`` is what ``algorithm.grad_engine=auto`` picks; ``opacus`` is
-Opacus' own module and optimiser, with its hooks. Contenders take turns; ratios are taken within a
-turn. Memory is what a step needs above the process before it, in three processes of its own.
+PyTorch's SGD (``own plain`` has our optimiser, which moves one flat vector, as training without
+protection has); a DP-SGD step is the clipped sum of per-record gradients, Gaussian noise, the
+division by the declared constant, and SGD. ``auto`` is what ``algorithm.grad_engine=auto`` picks;
+``opacus`` is Opacus' own module and optimiser, with its hooks. Contenders take turns; ratios are
+taken within a turn. Memory is what a step needs above the process before it, in three processes of
+its own.
 
     python benchmarks/dpsgd_step.py [--turns 7] [--json FILE]
 
@@ -23,6 +25,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +38,7 @@ from fedprivacy.memory import keep_freed_memory
 from fedprivacy.models.density_cnn import DensityCnn
 from fedprivacy.models.mlp import Mlp
 from fedprivacy.models.unet3d import UNet3d
+from fedprivacy.training.flat_gradient import flat_gradient
 from fedprivacy.training.losses import LOSSES, Loss
 from fedprivacy.training.parameters import FlatParameters
 from fedprivacy.training.task import OptimizerSpec
@@ -72,15 +76,15 @@ def volumes(count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
 CASES = {
     "mlp": Case(
         lambda: Mlp(28, [300, 300, 300], 1), _rows, LOSSES["binary"],
-        ("plain", "auto", "vmap", "opacus"), 40, 1.3,
+        ("plain", "own plain", "auto", "vmap", "opacus"), 40, 1.3,
     ),
     "cnn": Case(
         lambda: DensityCnn(1, [16, 32, 64], 4, 4), _images, LOSSES["multiclass"],
-        ("plain", "auto", "loop", "opacus"), 3, 1.5,
+        ("plain", "own plain", "auto", "loop", "opacus"), 3, 1.5,
     ),
     "unet3d": Case(
         lambda: UNet3d(1, 2, 8, 3, "group", 4), volumes, LOSSES["segmentation"],
-        ("plain", "auto", "loop", "opacus"), 1, 1.3, lean=True,
+        ("plain", "own plain", "auto", "loop", "opacus"), 1, 1.3, lean=True,
     ),
 }  # fmt: skip
 
@@ -93,6 +97,8 @@ def make_step(case: Case, contender: str, device: str = "cpu") -> Callable[[], N
     x, y = (tensor.to(device) for tensor in case.batch())
     if contender == "plain":
         return _plain(case, model, x, y)
+    if contender == "own plain":
+        return _own_plain(case, model, x, y)
     if contender == "opacus":
         return _opacus(case, model, x, y)
     return _ours(case, model, x, y, contender)
@@ -104,6 +110,21 @@ def _plain(case: Case, model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Ca
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         case.loss(model(x), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def _own_plain(
+    case: Case, model: nn.Module, x: torch.Tensor, y: torch.Tensor
+) -> Callable[[], None]:
+    parameters, open_to_the_end = FlatParameters(model), ExitStack()
+    gradient = open_to_the_end.enter_context(flat_gradient(parameters))
+    optimizer = OptimizerSpec("sgd", RATE).build(parameters, gradient)
+
+    def step() -> None:
+        gradient.zero_()
+        case.loss(parameters.model(x), y).backward()
         optimizer.step()
 
     return step

@@ -38,13 +38,23 @@ _UNEQUAL = ("timing_s", "overrides")
 
 
 def run(words: list[str], workers: int, folder: Path) -> tuple[float, float, list[CellResult]]:
-    """Seconds of all cells, peak memory in MiB, and results, of one run."""
+    """Seconds of all cells, peak memory in MiB, and results, of one run; it must be a whole one."""
     plan = make_plan([*words, f"sweep.workers={workers}", f"hydra.sweep.dir={folder}"])
     with PeakMemory(tree=True) as memory:
         started = time.perf_counter()
         outcome = run_plan(plan, lambda *_: None)
         seconds = time.perf_counter() - started
-    return seconds, memory.peak_mib, list(outcome.results)
+    results = list(outcome.results)
+    if faults := unsound(results, len(plan.cells)):
+        raise SystemExit("not measured: " + "; ".join(faults))
+    return seconds, memory.peak_mib, results
+
+
+def unsound(results: list[CellResult], planned: int) -> list[str]:
+    """What was not measured: cells without a result, and cells that failed."""
+    failed = [f"{one.cell_id}: {one.reason}" for one in results if one.status == "failed"]
+    missing = planned - len(results)
+    return failed + ([f"{missing} of {planned} cells left no result"] if missing else [])
 
 
 def content(result: CellResult, drop: tuple[str, ...] = _UNEQUAL) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from work import Clock, Net, accuracy, arguments, records, tell, train
+from work import Clock, Net, arguments, records, tell, train
 
 args = arguments()
 torch.set_num_threads(1)
@@ -30,4 +30,4 @@ model, clock = run(), Clock()
 for _ in range(args.repeats):
     with clock:
         model = run()
-tell("bare loop", torch.__version__, clock.runs, args.rounds, accuracy(model))
+tell("bare loop", torch.__version__, clock.runs, args.rounds, model)

@@ -25,7 +25,7 @@ from flare_mended import PatientSimulator, keep_names_apart
 from nvflare.app_common.workflows.fedavg import FedAvg
 from nvflare.app_opt.pt.job_config.base_fed_job import BaseFedJob
 from nvflare.job_config.script_runner import ScriptRunner
-from work import Net, accuracy, arguments, tell
+from work import Net, arguments, tell
 
 POLL_S, MOST_LOOKING, MOST_ASKING = 0.05, 10, 50
 
@@ -103,5 +103,5 @@ if __name__ == "__main__":
     rest = round(wall - args.rounds * statistics.median(spans), 2)
     tell(
         "NVIDIA FLARE", importlib.metadata.version("nvflare"), [wall], args.rounds,
-        accuracy(model), start_and_stop_s=rest, spans_s=spans,
+        model, start_and_stop_s=rest, spans_s=spans,
     )  # fmt: skip

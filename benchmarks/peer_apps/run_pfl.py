@@ -15,7 +15,7 @@ from pfl.data.sampling import get_user_sampler
 from pfl.hyperparam import NNTrainHyperParams
 from pfl.metrics import Weighted
 from pfl.model.pytorch import PyTorchModel
-from work import BATCH, RATE, Clock, Net, accuracy, arguments, loss_of, records, tell
+from work import BATCH, RATE, Clock, Net, arguments, loss_of, records, tell
 
 args = arguments()
 torch.set_num_threads(1)
@@ -78,4 +78,4 @@ for _ in range(args.repeats):
     with clock:
         model = run()
 version = importlib.metadata.version("pfl")
-tell("pfl-research", version, clock.runs, args.rounds, accuracy(model))
+tell("pfl-research", version, clock.runs, args.rounds, model)

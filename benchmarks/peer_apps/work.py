@@ -6,6 +6,7 @@ MLP 28-64-64-1, SGD at .05, batches of 256, one local epoch, one torch thread, F
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import time
@@ -67,6 +68,12 @@ def accuracy(model: nn.Module) -> float:
     return float(((model(x)[:, 0] > 0) == (y > 0)).float().mean())
 
 
+def encoded(model: nn.Module) -> str:
+    """The model's weights as text."""
+    vector = nn.utils.parameters_to_vector(model.parameters()).detach()
+    return base64.b64encode(vector.numpy().tobytes()).decode()
+
+
 class Clock:
     """Seconds of runs."""
 
@@ -81,8 +88,8 @@ class Clock:
         self.runs.append(time.perf_counter() - self._started)
 
 
-def tell(name: str, version: str, runs: list[float], rounds: int, reached: float, **more: object):
-    """Print what was measured, for the script that called this one."""
+def tell(name: str, version: str, runs: list[float], rounds: int, model: nn.Module, **more: object):
+    """Print what was measured and the final weights, for the script that called this one."""
     print(
         "RESULT "
         + json.dumps(
@@ -91,7 +98,9 @@ def tell(name: str, version: str, runs: list[float], rounds: int, reached: float
                 "version": version,
                 "wall_s": runs,
                 "round_s": [one / rounds for one in runs],
-                "accuracy": round(reached, 4),
+                "accuracy": round(accuracy(model), 4),
+                "start": encoded(Net()),
+                "weights": encoded(model),
                 **more,
             }
         )

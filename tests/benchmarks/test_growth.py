@@ -8,6 +8,7 @@ import pytest
 
 AXES = ("sites", "rounds", "changing rounds", "records", "parameters")
 SIZES = (10, 20, 40, 80, 160, 320)
+MEMORY = ("memory_mib", "accounting_memory_mib")
 
 
 @pytest.fixture
@@ -19,12 +20,12 @@ def series(power: float, start: float = 0.0) -> dict[str, list[tuple[int, float]
     return {axis: [(size, start + size**power) for size in SIZES] for axis in AXES}
 
 
-def rows_of(memory: dict[str, list[float]]) -> dict[str, list[dict[str, Any]]]:
+def rows_of(memory: dict[tuple[str, str], list[float]]) -> dict[str, list[dict[str, Any]]]:
     flat = [1.0] * len(SIZES)
     return {
         axis: [
-            {"size": size, "memory_mib": mib, "accounting_memory_mib": 2.0}
-            for size, mib in zip(SIZES, memory.get(axis, flat), strict=True)
+            {"size": size, **{key: memory.get((axis, key), flat)[place] for key in MEMORY}}
+            for place, size in enumerate(SIZES)
         ]
         for axis in AXES
     }
@@ -60,8 +61,10 @@ def test_a_last_step_that_bends_upwards_is_told(growth) -> None:
     assert "grows with sites" in missed
 
 
-def test_memory_that_rises_with_rounds_is_told(growth) -> None:
-    flat, rising = [5.0, 6.0, 5.0, 7.0, 9.0, 12.0], [5.0, 6.0, 8.0, 10.0, 12.0, 14.0]
-    assert growth.missed_of(rows_of({"rounds": flat}), series(1.0), series(1.0)) == []
-    (missed,) = growth.missed_of(rows_of({"rounds": rising}), series(1.0), series(1.0))
-    assert missed.startswith("memory_mib grows with rounds")
+@pytest.mark.parametrize("axis", ["rounds", "changing rounds"])
+@pytest.mark.parametrize(("key", "most"), [("memory_mib", 4.0), ("accounting_memory_mib", 8.0)])
+def test_memory_that_rises_with_rounds_is_told(growth, axis: str, key: str, most: float) -> None:
+    for rise, told in ((most - 0.1, []), (most + 0.1, [f"{key} grows with {axis}"])):
+        rising = [5.0, 5.0, 5.0, 5.0 + rise / 2, 5.0 + rise, 5.0]
+        missed = growth.missed_of(rows_of({(axis, key): rising}), series(1.0), series(1.0))
+        assert [text.split(":")[0] for text in missed] == told

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import math
 import sys
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
 
-def run_of(seconds: float, accuracy: float = 0.8, **more: Any) -> dict[str, Any]:
+def text(*weights: float) -> str:
+    return base64.b64encode(np.array(weights, dtype=np.float32).tobytes()).decode()
+
+
+def run_of(seconds: float, weights: tuple[float, ...] = (4.0, 5.0), **more: Any) -> dict[str, Any]:
     return {
+        "start": text(1.0, 1.0),
+        "weights": text(*weights),
         "wall_s": [seconds],
         "round_s": [seconds / 5],
-        "accuracy": accuracy,
+        "accuracy": 0.8,
         "version": "1",
         **more,
     }
@@ -65,9 +74,16 @@ def test_a_peer_that_is_as_fast_is_a_fault(peers, found) -> None:
 
 
 def test_arithmetic_that_differs_is_a_fault(peers, found) -> None:
-    found["10x5"]["Flower on Ray"] = [run_of(4.0, accuracy=0.84)]
-    (fault,) = peers.faults(peers.summary(found))
-    assert "accuracies differ: 0.8 to 0.84" in fault
+    # The way was 5 long, a hundredth of it is 0.05.
+    found["10x5"]["Flower on Ray"] = [run_of(4.0, (4.0, 5.049))]
+    assert peers.faults(peers.summary(found)) == []
+    found["10x5"]["Flower on Ray"].append(run_of(4.0, (4.3, 5.4)))
+    rows = peers.summary(found)
+    assert rows["10x5"]["Flower on Ray"]["weights_apart"] == 0.1
+    (fault,) = peers.faults(rows)
+    assert fault.startswith("10x5: Flower on Ray: final weights 0.1 of the way")
+    found["10x5"]["Flower on Ray"] = [run_of(4.0, (4.0, math.nan))]
+    assert len(peers.faults(peers.summary(found))) == 1
 
 
 @pytest.mark.parametrize("name", ["pfl-research", "fedprivacy", "Flower on Ray"])
@@ -102,7 +118,11 @@ def test_what_memory_forbids_is_left_out_and_no_fault(peers, found, monkeypatch)
 
 
 def test_the_case_without_a_target_has_figures_and_no_faults(peers, found) -> None:
-    found["20 tiny"] = {"fedprivacy": [run_of(1.0)], "pfl-research": [run_of(0.5)]}
+    found["20 tiny"] = {
+        "bare loop": [run_of(0.9)],
+        "fedprivacy": [run_of(1.0)],
+        "pfl-research": [run_of(0.5)],
+    }
     rows = peers.summary(found)
     assert rows["20 tiny"]["pfl-research"]["times_ours"] == 0.5
     assert peers.faults(rows) == []
