@@ -1,20 +1,20 @@
 """The same federated training on fedprivacy and on its peers, in one run on one machine.
 
 MLP 28-64-64-1, batches of 256, one local epoch, FedAvg by examples, one torch thread, the same
-records and initial weights everywhere (``peer_apps/work.py``); the order of a site's records is each
-framework's own. Peers are installed in environments of their own: pfl-research's simulator without
-metrics of single users, NVIDIA FLARE's simulator with as many threads as clients and its polling
-lowered to 0.05 s as far as it bears that (see ``peer_apps/run_flare.py``), Flower's own simulation
-on Ray with our apps on it. FLARE runs twice: as it comes, where memory
-suffices for its process a client, and with the same processes forked from one that has imported
-what they need (``peer_apps/flare_forked.py``), of which a hundred fit. What uses one core (the bare
-loop, pfl-research) is compared with our default engine, what uses all of them (FLARE, Ray) with
-``engine=processes``, one torch thread a process everywhere. Total wall time is that of 10
-clients x 5 rounds of 5,000 records, per-round time that of 20 and of 100 such clients. Runs take
-turns, whose order turns around. pfl-research, the bare loop and ours run warm, once before the
-clock starts; FLARE and Ray start anew for each run, so that their start and stop are quoted apart,
-and their rounds are timed from one to the next: FLARE's from the first client's start of it, Ray's
-from the server's end of it, both without the first, in which they still start.
+records and initial weights everywhere (``peer_apps/work.py``); the order of a site's records is
+each framework's own. Peers are installed in environments of their own: pfl-research's simulator
+without metrics of single users, NVIDIA FLARE's simulator with as many threads as clients and its
+polling lowered to 0.05 s as far as it bears that (see ``peer_apps/run_flare.py``), Flower's own
+simulation on Ray with our apps on it. FLARE runs twice: as it comes, where memory suffices for its
+process a client, and with the same processes forked from one that has imported what they need
+(``peer_apps/flare_forked.py``), of which a hundred fit. What uses one core (the bare loop,
+pfl-research) is compared with our default engine, what uses all of them (FLARE, Ray) with
+``engine=processes``, one torch thread a process everywhere. Total wall time is that of 10 clients x
+5 rounds of 5,000 records, per-round time that of 20 and of 100 such clients. Runs take turns, whose
+order turns around. pfl-research, the bare loop and ours run warm, once before the clock starts;
+FLARE and Ray start anew for each run, so that their start and stop are quoted apart, and their
+rounds are timed from one to the next: FLARE's from the first client's start of it, Ray's from the
+server's end of it, both without the first, in which they still start.
 
     python benchmarks/peers.py [--turns 5] [--slow-turns 3] [--envs DIR] [--json FILE]
 
