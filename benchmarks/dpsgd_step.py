@@ -44,12 +44,17 @@ from fedprivacy.training.parameters import FlatParameters
 from fedprivacy.training.task import OptimizerSpec
 
 CLIP, SIGMA, RATE = 1.0, 1.0, 0.05
+SLOW = ("opacus", "vmap")
 _PEAKS = 3
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model, its batch, and what a protected step may cost."""
+    """A model, its batch, and what a protected step may cost.
+
+    ``steps`` are taken in a turn (of slow contenders a fifth), ``turns`` are times as many: quick
+    steps are disturbed more.
+    """
 
     model: Callable[[], nn.Module]
     batch: Callable[[], tuple[torch.Tensor, torch.Tensor]]
@@ -58,6 +63,7 @@ class Case:
     steps: int
     at_most: float
     lean: bool = False
+    turns: int = 1
 
 
 def _rows() -> tuple[torch.Tensor, torch.Tensor]:
@@ -76,7 +82,7 @@ def volumes(count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
 CASES = {
     "mlp": Case(
         lambda: Mlp(28, [300, 300, 300], 1), _rows, LOSSES["binary"],
-        ("plain", "own plain", "auto", "vmap", "opacus"), 40, 1.3,
+        ("plain", "own plain", "auto", "vmap", "opacus"), 40, 1.3, turns=3,
     ),
     "cnn": Case(
         lambda: DensityCnn(1, [16, 32, 64], 4, 4), _images, LOSSES["multiclass"],
@@ -185,7 +191,7 @@ def seconds_by_turn(
     for turn in range(turns):
         order = list(steps) if turn % 2 == 0 else list(reversed(steps))
         for name in order:
-            repeats = case.steps if name != "opacus" else max(1, case.steps // 5)
+            repeats = max(1, case.steps // 5) if name in SLOW else case.steps
             wait()
             started = time.perf_counter()
             for _ in range(repeats):
@@ -224,7 +230,7 @@ def measure(name: str, turns: int) -> dict[str, object]:
     """Ratios to a plain step within each turn, their spread, and memory."""
     case = CASES[name]
     steps = {contender: make_step(case, contender) for contender in case.contenders}
-    seconds = seconds_by_turn(case, turns, steps)
+    seconds = seconds_by_turn(case, turns * case.turns, steps)
     plain = seconds["plain"]
     ratios = {
         other: [own / base for own, base in zip(times, plain, strict=True)]
@@ -240,6 +246,7 @@ def measure(name: str, turns: int) -> dict[str, object]:
         "case": name,
         "auto_is": fastest_engine(case.model(), case.batch()[0].shape[1:]),
         "parameters": sum(p.numel() for p in case.model().parameters()),
+        "turns": turns * case.turns,
         "at_most": case.at_most,
         "plain_ms": round(1000 * statistics.median(plain), 3),
         "ratio": {k: round(statistics.median(v), 3) for k, v in ratios.items()},

@@ -92,12 +92,13 @@ def test_another_bound_other_records_and_other_weights_need_no_new_recording() -
     parameters, (engine, tape) = FlatParameters(model), of(model)
     loop = LoopEngine(model, BINARY)
     kept = engine.clipped_sum(x[:4], y[:4], 0.3)
-    before = kept.total.clone()
+    before, loss_before = kept.total.clone(), float(kept.loss)
     parameters.load(parameters.flat * 2)
     for bound in (0.1, 1.0, math.inf):
         same(engine.clipped_sum(x[4:8], y[4:8], bound), loop.clipped_sum(x[4:8], y[4:8], bound))
     assert (tape.recorded, tape.replayed) == (1, 4)
     assert torch.equal(kept.total, before), "what was handed out stays as it is"
+    assert float(kept.loss) == loss_before, "a round's losses are read at its end"
 
 
 def test_weights_that_move_are_recorded_anew() -> None:
