@@ -75,9 +75,13 @@ def empty_sum(model: nn.Module, counts: bool = False, zeroed: bool = True) -> Cl
         zeroed: False leaves the total as memory happens to be, for who writes all of it.
     """
     parameters = list(model.parameters())
-    size = sum(parameter.numel() for parameter in parameters)
-    zero = parameters[0].new_zeros(())
-    total = parameters[0].new_zeros(size) if zeroed else parameters[0].new_empty(size)
+    return sum_like(parameters[0], sum(one.numel() for one in parameters), counts, zeroed)
+
+
+def sum_like(one: torch.Tensor, size: int, counts: bool, zeroed: bool) -> ClippedSum:
+    """``empty_sum`` for who knows one of the parameters and how many scalars all have."""
+    zero = one.new_zeros(())
+    total = one.new_zeros(size) if zeroed else one.new_empty(size)
     return ClippedSum(total, zero, zero.clone() if counts else None)
 
 

@@ -12,9 +12,9 @@ from fedprivacy.errors import ProtectionError
 from fedprivacy.mechanisms.grad_engines.base import (
     ClippedSum,
     count_within,
-    empty_sum,
     physical_batches,
     split_views,
+    sum_like,
 )
 from fedprivacy.mechanisms.grad_engines.clipping import PLAIN, Bound, Contribution
 from fedprivacy.mechanisms.grad_engines.record_gradients import (
@@ -119,6 +119,9 @@ class BookkeepingEngine:
             for parameter in layer.parameters()
         )
         self._biased = all(layer.bias is not None for layer in layers.values())
+        # Walking through the modules in every step costs a small network a hundredth.
+        self._weight = next(model.parameters())
+        self._scalars = sum(parameter.numel() for parameter in model.parameters())
         self._shapes = {
             (name, kind): parameter.shape
             for name, layer in layers.items()
@@ -133,7 +136,7 @@ class BookkeepingEngine:
                 documented, or its input or output is changed in place.
         """
         rule, k = self._contribution.clipping, self._contribution.views
-        result = empty_sum(self._model, rule.counts, zeroed=False)
+        result = sum_like(self._weight, self._scalars, rule.counts, zeroed=False)
         parts = split_views(result.total, list(self._shapes.values()))
         views = dict(zip(self._shapes, parts, strict=True))
         fresh = set(views)  # not written yet: zeroing all beforehand is a pass over a small model
