@@ -20,22 +20,14 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from fedprivacy.config import schema
-from fedprivacy.config.serialization import GROUPS
+from fedprivacy.config.serialization import GROUPS, SINGLE
 
 SCHEME = "schema"
 
-_OF_A_GROUP: dict[str, type] = {
-    "schedule": schema.ScheduleConf,
-    "federation": schema.FederationConf,
-    "engine": schema.EngineConf,
-    "privacy": schema.PrivacyConf,
-    "audit": schema.AuditConf,
-    "tracking": schema.TrackingConf,
-    "tuning": schema.TuningConf,
-}
+_NO_GROUPS = {"collapse", "sweep"}  # parts of a cell that nothing is chosen for
 _TYPES: dict[str, type] = {
     "base_cell": schema.CellConfig,
-    **{f"{group}/base_{group}": cls for group, cls in _OF_A_GROUP.items()},
+    **{f"{group}/base_{group}": cls for group, cls in SINGLE.items() if group not in _NO_GROUPS},
     **{
         f"{group}/base_{name}": cls
         for group, members in GROUPS.items()

@@ -36,7 +36,7 @@ GROUPS: dict[str, dict[str, type]] = {
         "unet3d": schema.UNet3dConf,
     },
 }
-_SINGLE: dict[str, type] = {
+SINGLE: dict[str, type] = {
     "schedule": schema.ScheduleConf,
     "federation": schema.FederationConf,
     "engine": schema.EngineConf,
@@ -65,7 +65,7 @@ def from_plain(plain: Mapping[str, Any]) -> schema.CellConfig:
     values: dict[str, Any] = dict(plain)
     for group, members in GROUPS.items():
         values[group] = _build(members[plain[group]["name"]], plain[group])
-    for group, cls in _SINGLE.items():
+    for group, cls in SINGLE.items():
         values[group] = _build(cls, plain[group])
     return schema.CellConfig(**values)
 
