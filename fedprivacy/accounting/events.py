@@ -139,8 +139,10 @@ def _plain(details: Mapping[str, Detail]) -> Mapping[str, Detail]:
             raise AccountingError(f"event.details[{key!r}]={value!r} is not finite")
         plain[key] = item
     content = repr(plain)
-    if content not in _shared:
+    found = _shared.get(content)
+    if found is None:
         if len(_shared) >= _MOST_SHARED:
             _shared.clear()
-        _shared[content] = MappingProxyType(plain)
-    return _shared[content]
+        # Not read back: another thread may have cleared it since.
+        found = _shared[content] = MappingProxyType(plain)
+    return found
