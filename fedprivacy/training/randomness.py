@@ -17,26 +17,13 @@ from typing import Literal
 import numpy as np
 import torch
 
+from fedprivacy.training.mersenne import fill_state
+
 Purpose = Literal["init", "batches", "sampling", "noise", "selection", "release"]
 Randomness = Literal["secret", "seeded"]
 
 _PRIVATE: frozenset[str] = frozenset({"sampling", "noise", "selection", "release"})
-
-
 _TORCH_SEED_MASK = 2**63 - 1
-_STATE_WORDS, _STATE_OFFSET = 624, 24
-
-
-def _fill_state(generator: torch.Generator, seed: int) -> None:
-    """Fill the whole Mersenne state of a CPU generator from a seed.
-
-    torch keeps only the low 32 bits of a CPU seed, so noise that it seeds itself could be found
-    by trying them all. Its state holds 624 words of 32 bits, each in 8 bytes from byte 24 on.
-    """
-    state = generator.get_state().numpy().copy()
-    words = np.random.SeedSequence(seed).generate_state(_STATE_WORDS)
-    state[_STATE_OFFSET : _STATE_OFFSET + 8 * _STATE_WORDS].view(np.uint64)[:] = words
-    generator.set_state(torch.from_numpy(state))
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -89,7 +76,7 @@ class Streams:
         generator = torch.Generator(device=device)
         generator.manual_seed(seed & _TORCH_SEED_MASK)
         if purpose in _PRIVATE and generator.device.type == "cpu":
-            _fill_state(generator, seed)
+            fill_state(generator, seed)
         return generator
 
     def numpy(self, purpose: Purpose) -> np.random.Generator:
