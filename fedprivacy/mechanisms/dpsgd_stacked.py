@@ -12,6 +12,7 @@ from fedprivacy.mechanisms.grad_engines.stacked import StackedSums
 from fedprivacy.mechanisms.sampling import dpsgd_steps, poisson_batches, step_batches
 from fedprivacy.mechanisms.step_losses import until_infinite
 from fedprivacy.mechanisms.weight_average import WeightAverage
+from fedprivacy.training.batches import Batches
 from fedprivacy.training.cuda_graph import is_recorded
 from fedprivacy.training.stacked.optimizer import stacked_optimizer
 from fedprivacy.training.stacked.plan import BatchPlan
@@ -107,13 +108,13 @@ def run_noisy_steps(
     return losses
 
 
-def _batches(mechanism: DpSgd, task: LocalTask) -> list[torch.Tensor]:
+def _batches(mechanism: DpSgd, task: LocalTask) -> Batches:
     """The site's batches of the round, drawn from its own stream as ``DpSgd`` draws them."""
     steps = dpsgd_steps(task.local_epochs, mechanism.sampling_rate)
     n, q, draws = len(task.x), mechanism.sampling_rate, task.streams.torch("sampling")
     if mechanism.sampling == "poisson":
         return poisson_batches(n, q, steps, draws)
-    return list(step_batches(mechanism.sampling, n, q, steps, draws))
+    return Batches.of(step_batches(mechanism.sampling, n, q, steps, draws))
 
 
 def _outcome(

@@ -9,7 +9,9 @@ from functools import lru_cache
 import dp_accounting
 import torch
 
+from fedprivacy.accounting.dp_events import canonical
 from fedprivacy.accounting.shuffling import shuffle_epsilon_floor, shuffled_event
+from fedprivacy.training.batches import Batches
 
 SAMPLINGS = ("poisson", "shuffle")
 FLOOR_DELTA = 1e-5
@@ -44,7 +46,7 @@ def poisson_batch(n: int, sampling_rate: float, generator: torch.Generator) -> t
 
 def poisson_batches(
     n: int, sampling_rate: float, steps: int, generator: torch.Generator
-) -> list[torch.Tensor]:
+) -> Batches:
     """The batches that ``steps`` calls of ``poisson_batch`` draw, in a few calls of torch.
 
     A CPU generator gives its numbers one by one, however many are asked for at once.
@@ -55,12 +57,14 @@ def poisson_batches(
         steps: how many batches.
         generator: on the CPU.
     """
-    at_once, batches = max(1, _DRAWN_AT_ONCE // max(1, n)), list[torch.Tensor]()
+    at_once = max(1, _DRAWN_AT_ONCE // max(1, n))
+    rows, sizes = list[torch.Tensor](), list[int]()
     for start in range(0, steps, at_once):
         shape = (min(at_once, steps - start), n)
         drawn = torch.rand(shape, generator=generator, dtype=torch.float64) < sampling_rate
-        batches += torch.split(drawn.nonzero()[:, 1], drawn.sum(1).tolist())
-    return batches
+        rows.append(drawn.nonzero()[:, 1])
+        sizes += drawn.sum(1).tolist()
+    return Batches(torch.cat(rows), tuple(sizes))
 
 
 def shuffled_batches(
@@ -92,10 +96,13 @@ def step_batches(
             yield poisson_batch(n, sampling_rate, generator)
 
 
+@lru_cache(maxsize=256, typed=True)
 def round_event(
     sampling: str, noise_multiplier: float, sampling_rate: float, steps: int
 ) -> dp_accounting.DpEvent:
     """The event of one round: Poisson-subsampled Gaussians, or shuffled batches unamplified.
+
+    The same event for all sites and rounds that are alike, so that it is checked once.
 
     Args:
         sampling: ``poisson`` or ``shuffle``.
@@ -104,11 +111,10 @@ def round_event(
         steps: steps taken.
     """
     if sampling == "shuffle":
-        return shuffled_event(noise_multiplier, passes(sampling_rate, steps))
+        return canonical(shuffled_event(noise_multiplier, passes(sampling_rate, steps)))
     gaussian = dp_accounting.GaussianDpEvent(noise_multiplier)
-    return dp_accounting.SelfComposedDpEvent(
-        dp_accounting.PoissonSampledDpEvent(sampling_rate, gaussian), steps
-    )
+    sampled = dp_accounting.PoissonSampledDpEvent(sampling_rate, gaussian)
+    return canonical(dp_accounting.SelfComposedDpEvent(sampled, steps))
 
 
 def shuffle_details(

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import torch
 
+from fedprivacy.training.batches import Batches
 from fedprivacy.training.cuda_graph import is_recorded
 from fedprivacy.training.plain import plain_batches, plain_steps
 from fedprivacy.training.stacked.optimizer import stacked_optimizer
@@ -51,10 +52,10 @@ def train_plain_stacked(sites: StackedSites, gradients: MeanGradients) -> list[S
     ]
 
 
-def _batches(task: LocalTask) -> list[torch.Tensor]:
+def _batches(task: LocalTask) -> Batches:
     """The site's batches of the round, drawn from its own stream as ``train_plain`` draws them."""
     draws = task.streams.torch("batches")
-    return list(plain_batches(len(task.x), task.batch_size, steps_of(task), draws))
+    return Batches.of(plain_batches(len(task.x), task.batch_size, steps_of(task), draws))
 
 
 def prepare_plain_steps(sites: StackedSites, gradients: MeanGradients, plan: BatchPlan) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fedprivacy.training.batches import Batches
 from fedprivacy.training.cuda_graph import is_recorded
 from fedprivacy.training.stacked.records import StackedRecords
 
@@ -32,7 +33,7 @@ class BatchPlan:
 
     @staticmethod
     def of(
-        batches: Sequence[Sequence[torch.Tensor]],
+        batches: Sequence[Batches],
         records: StackedRecords,
         uniform: bool | None = None,
     ) -> BatchPlan:
@@ -41,14 +42,14 @@ class BatchPlan:
         Memory: 8 bytes for each step, site and record of the largest batch.
 
         Args:
-            batches: of each site in the order of ``records``, its indices ``(b,)`` in each step,
-                on the CPU; the sites with the most steps come first.
+            batches: of each site in the order of ``records``; the sites with the most steps come
+                first.
             records: of the sites.
             uniform: whether all steps have as many rows, rounded up so that few widths occur;
                 None: on a GPU.
         """
         device = records.x.device
-        sizes = tuple(tuple(len(batch) for batch in site) for site in batches)
+        sizes = tuple(own.sizes for own in batches)
         steps = tuple(len(own) for own in sizes)
         total = steps[0]
         active = tuple(sum(taken > step for taken in steps) for step in range(total))
@@ -56,7 +57,7 @@ class BatchPlan:
         if is_recorded(device) if uniform is None else uniform:
             widths = (rounded(max(widths)),) * total
         index = torch.full((total, len(batches), max(widths)), records.padding)
-        _fill(index, batches, sizes, records.starts)
+        _fill(index, batches, records.starts)
         if device.type == "cuda":
             index = index.pin_memory()
         return BatchPlan(index.to(device, non_blocking=True), steps, sizes, active, widths)
@@ -80,17 +81,13 @@ def rounded(width: int) -> int:
     return -(-width // unit) * unit
 
 
-def _fill(
-    index: torch.Tensor,
-    batches: Sequence[Sequence[torch.Tensor]],
-    sizes: Sequence[Sequence[int]],
-    starts: Sequence[int],
-) -> None:
+def _fill(index: torch.Tensor, batches: Sequence[Batches], starts: Sequence[int]) -> None:
     """Write every batch to the front of its row of ``index``, all of them at once."""
-    lengths = torch.tensor([size for own in sizes for size in own])
-    site = torch.arange(len(sizes)).repeat_interleave(torch.tensor([len(own) for own in sizes]))
-    step = torch.cat([torch.arange(len(own)) for own in sizes])
-    rows = torch.cat([batch for own in batches for batch in own])
+    lengths = torch.tensor([size for own in batches for size in own.sizes])
+    taken = torch.tensor([len(own) for own in batches])
+    site = torch.arange(len(batches)).repeat_interleave(taken)
+    step = torch.arange(len(site)) - (taken.cumsum(0) - taken)[site]
+    rows = torch.cat([own.rows for own in batches])
     first = (step * index.shape[1] + site) * index.shape[2]
     before = lengths.cumsum(0) - lengths
     place = torch.arange(len(rows)) + (first - before).repeat_interleave(lengths)

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedprivacy.training.batches import Batches
 from fedprivacy.training.stacked.plan import BatchPlan, rounded
 from fedprivacy.training.stacked.records import StackedRecords
 
@@ -16,8 +17,8 @@ def records() -> StackedRecords:
     return StackedRecords.of([first, second])
 
 
-def batches(*of: tuple[list[int], ...]) -> list[list[torch.Tensor]]:
-    return [[torch.tensor(batch, dtype=torch.long) for batch in site] for site in of]
+def batches(*of: tuple[list[int], ...]) -> list[Batches]:
+    return [Batches.of(torch.tensor(batch, dtype=torch.long) for batch in site) for site in of]
 
 
 def test_records_lie_end_to_end_with_a_row_of_zeros_behind() -> None:
