@@ -28,6 +28,7 @@ from fedprivacy.mechanisms.sampling import (
     step_batches,
 )
 from fedprivacy.mechanisms.step_losses import StepLosses
+from fedprivacy.mechanisms.step_noise import StepNoise
 from fedprivacy.mechanisms.weight_average import WeightAverage
 from fedprivacy.training.flat_gradient import flat_gradient
 from fedprivacy.training.plain import train_plain
@@ -154,24 +155,26 @@ class DpSgd:
 
     def _steps(self, task: LocalTask, engine: GradEngine, sigma: float) -> Trained:
         steps = dpsgd_steps(task.local_epochs, self.sampling_rate)
-        noise = task.streams.torch("noise", task.x.device)
+        generator = task.streams.torch("noise", task.x.device)
+        noise = StepNoise([generator], steps)
         rule, bound, multiplier = self._clip_rule(sigma), self._bound, self._gradient_sigma(sigma)
         weights, stds = task.parameters.flat, []
         losses, average = StepLosses(weights.device), WeightAverage(self.ema, weights)
         with flat_gradient(task.parameters) as gradient:
-            optimizer = task.optimizer.build(task.parameters, gradient)
+            optimizer, rows = task.optimizer.build(task.parameters, gradient), gradient[None]
             for batch in self._batches(task, steps):
                 clipped = engine.clipped_sum(task.x[batch], task.y[batch], bound)
                 if not losses.add(clipped.loss, len(batch)):
                     break
                 # In place: the parameters' gradients are views of this vector.
-                gradient.normal_(generator=noise).mul_(multiplier * bound)
+                noise.fill(rows)
+                gradient.mul_(multiplier * bound)
                 gradient.add_(clipped.total).div_(self._scale)
                 optimizer.step()
                 average.take()
                 if rule is not None and clipped.within is not None:
                     stds.append(multiplier * bound / self._scale)
-                    normal = float(torch.randn((), generator=noise, device=noise.device))
+                    normal = float(torch.randn((), generator=generator, device=generator.device))
                     bound = rule.next_clip(bound, float(clipped.within), len(batch), normal)
         taken, loss = losses.outcome()
         if loss is not None and math.isnan(loss):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 
@@ -11,6 +10,7 @@ from fedprivacy.mechanisms.dpsgd import DpSgd, mean_loss
 from fedprivacy.mechanisms.grad_engines.stacked import StackedSums
 from fedprivacy.mechanisms.sampling import dpsgd_steps, poisson_batches, step_batches
 from fedprivacy.mechanisms.step_losses import until_infinite
+from fedprivacy.mechanisms.step_noise import StepNoise
 from fedprivacy.mechanisms.weight_average import WeightAverage
 from fedprivacy.training.batches import Batches
 from fedprivacy.training.cuda_graph import is_recorded
@@ -37,7 +37,7 @@ def train_dpsgd_stacked(
     """
     tasks, device = sites.tasks, sites.weights.device
     plan = BatchPlan.of([_batches(mechanism, task) for task in tasks], sites.records)
-    noise = [task.streams.torch("noise", device) for task in tasks]
+    noise = StepNoise([task.streams.torch("noise", device) for task in tasks], len(plan.active))
     if is_recorded(device):
         prepare_noisy_steps(mechanism, sites, sums, plan)
     losses = run_noisy_steps(mechanism, sites, sums, plan, noise)
@@ -76,14 +76,14 @@ def run_noisy_steps(
     sites: StackedSites,
     sums: StackedSums,
     plan: BatchPlan,
-    noise: Sequence[torch.Generator],
+    noise: StepNoise,
 ) -> torch.Tensor:
     """Take the round's steps without once waiting for the device.
 
     Args:
         mechanism: as above, and so ``sites`` and ``sums``.
         plan: of the sites' batches.
-        noise: each site's own generator, on the device.
+        noise: of the sites, drawn on the device.
 
     Returns:
         ``(T, K)`` sums of the records' losses in each step.
@@ -99,8 +99,7 @@ def run_noisy_steps(
     for step in range(len(plan.active)):
         batch = sites.records.batch(plan.at(step))
         losses[step] = sums.recordings.run(kind, clipped, weights, batch, total)
-        for row, generator in zip(gradient, noise, strict=True):
-            row.normal_(generator=generator)
+        noise.fill(gradient)
         gradient.mul_(deviation).add_(total).div_(divisor)
         optimizer.step()
         average.take()

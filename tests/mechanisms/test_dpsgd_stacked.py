@@ -76,6 +76,15 @@ def test_so_they_do_with_other_optimisers(optimizer: OptimizerSpec) -> None:
     compare(mechanism(), sites_of("mlp", optimizer=optimizer, local_epochs=2, strength=0.5))
 
 
+@pytest.mark.parametrize("model", ["mlp", "smooth cnn"])
+def test_so_they_do_where_the_noise_of_several_steps_is_drawn_at_once(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU; blocks of four steps, the last one shorter."""
+    monkeypatch.setattr("fedprivacy.mechanisms.step_noise.steps_at_once", lambda *_: 4)
+    compare(mechanism(), sites_of(model, local_epochs=2, strength=1.0))
+
+
 def test_a_model_with_ties_differs_by_rounding_alone() -> None:
     compare(mechanism(), sites_of("density_cnn", local_epochs=1, strength=1.0), rounds=1)
 

@@ -64,8 +64,8 @@ MUTANTS = [
     ),
     Mutant(
         "the same noise in every step",
-        "gradient.normal_(generator=noise)",
-        'gradient.normal_(generator=task.streams.torch("noise"))',
+        "noise.fill(rows)",
+        'StepNoise([task.streams.torch("noise")], steps).fill(rows)',
         "check_steps_have_their_own_noise",
     ),
     Mutant(

@@ -1,0 +1,84 @@
+"""Noise of steps: each number is drawn once, however many steps are drawn for at a time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy import stats
+
+from fedprivacy.mechanisms import step_noise
+from fedprivacy.mechanisms.step_noise import StepNoise, steps_at_once
+
+
+def generators(count: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in range(count)]
+
+
+def at_once(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    monkeypatch.setattr(step_noise, "steps_at_once", lambda *_: steps)
+
+
+def drawn(noise: StepNoise, sites: int, size: int, steps: int) -> torch.Tensor:
+    rows = torch.full((sites, size), 7.0)
+    found = []
+    for _ in range(steps):
+        noise.fill(rows)
+        found.append(rows.clone())
+    return torch.stack(found, dim=1)
+
+
+def test_on_a_cpu_each_step_draws_its_own_vector() -> None:
+    found = drawn(StepNoise(generators(2), 3), 2, 19, 3)
+    for site, generator in enumerate(generators(2)):
+        for step in range(3):
+            expected = torch.empty(19).normal_(generator=generator)
+            assert torch.equal(found[site, step], expected)
+
+
+@pytest.mark.parametrize(("planned", "most"), [(7, 3), (7, 100), (2, 3)])
+def test_elsewhere_a_site_draws_many_steps_in_one_call(
+    monkeypatch: pytest.MonkeyPatch, planned: int, most: int
+) -> None:
+    """More steps than were planned draw anew and never wrap around."""
+    at_once(monkeypatch, most)
+    found = drawn(StepNoise(generators(3), planned), 3, 5, 7)
+    block = min(planned, most)
+    for site, generator in enumerate(generators(3)):
+        blocks = [torch.empty(block, 5).normal_(generator=generator) for _ in range(7)]
+        assert torch.equal(found[site], torch.cat(blocks)[:7])
+    assert len(found.unique()) == found.numel()
+
+
+@pytest.mark.parametrize("most", [1, 4])
+def test_a_site_draws_by_itself_what_it_draws_beside_others(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    at_once(monkeypatch, most)
+    together = drawn(StepNoise(generators(3), 6), 3, 40, 6)
+    for site, generator in enumerate(generators(3)):
+        assert torch.equal(drawn(StepNoise([generator], 6), 1, 40, 6)[0], together[site])
+
+
+@pytest.mark.parametrize("most", [1, 8])
+def test_the_noise_is_standard_normal_and_no_step_knows_another(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    at_once(monkeypatch, most)
+    found = drawn(StepNoise(generators(2), 20), 2, 1000, 20)
+    assert stats.kstest(found.flatten().numpy(), "norm").pvalue > 1e-4
+    steps = found.reshape(40, 1000)
+    others = torch.corrcoef(steps) - torch.eye(40)
+    assert float(others.abs().max()) < 0.2
+
+
+def test_how_many_steps_are_drawn_at_once() -> None:
+    assert steps_at_once(torch.device("cpu"), 10) == 1
+    gpu = torch.device("cuda")
+    assert steps_at_once(gpu, 6_000) == (1 << 17) // 6_000
+    assert steps_at_once(gpu, 1 << 20) == 1
+    assert steps_at_once(gpu, 0) == 1 << 17
+
+
+def test_noise_without_a_generator_for_each_site_is_refused() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        StepNoise(generators(1), 2).fill(torch.zeros(2, 3))
