@@ -6,9 +6,10 @@ the engines and does nothing else: no messages, no reports, no events, no checks
 from the composed configuration and cached data and ends with the final weights (model, grid,
 contexts, rounds); Hydra, MLflow, the ledger and held-out scores are left out. Runs are
 interleaved, in an order that turns around; ratios are taken between neighbours, which cancels what
-else the machine is doing, and a repeat has several pairs of the two short contenders. CPU seconds
-leave out waiting, so they are the steadier figure on a machine that is shared; Ray's work is done
-in other processes, so it has none.
+else the machine is doing, and a repeat has several pairs of the two short contenders; Ray's one run
+of a repeat stands beside the median of its bare loops. CPU seconds leave out waiting, so they are
+the steadier figure on a machine that is shared; Ray's work is done in other processes, so it has
+none.
 
     python benchmarks/engine_overhead.py [--repeats 7] [--no-ray] [--json FILE]
 
@@ -198,9 +199,11 @@ def summary(found: dict[str, list[Timed]]) -> dict[str, object]:
     """Medians, and medians of the ratios between neighbours."""
 
     def ratio(name: str, what: str) -> float:
-        every = len(found["bare"]) // len(found[name])
-        pairs = zip(found[name], found["bare"][::every], strict=True)
-        return statistics.median(getattr(a, what) / getattr(b, what) for a, b in pairs)
+        bare = [getattr(run, what) for run in found["bare"]]
+        every = len(bare) // len(found[name])
+        beside = [statistics.median(bare[at : at + every]) for at in range(0, len(bare), every)]
+        pairs = zip(found[name], beside, strict=True)
+        return statistics.median(getattr(run, what) / loop for run, loop in pairs)
 
     engines = [name for name in found if name != "bare"]
     return {
