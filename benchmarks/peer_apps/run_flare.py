@@ -1,8 +1,8 @@
 """NVIDIA FLARE's simulator, with as many threads as clients.
 
 Its polling is lowered to 0.05 s: the server's for replies and the clients' for tasks by their
-settings, what a client's script and its process wait for each other in ``flare_site.py``. Two waits
-are lowered only as far as that makes it faster on two cores. A client that asked in vain waits 0.5
+settings, what a client's script and its process wait for each other in ``flare_site.py``. Without
+``--often`` two waits are lowered only as far as that makes it faster on two cores. A client that asked in vain waits 0.5
 s before it asks again, but for 10 clients: 20 that ask more often do nothing but ask. And beyond 50
 clients the time between a client's tasks stays at 2 s: a hundred that ask every 0.05 s leave the
 server no thread to take their results with, and the run has no end; so had one of two with 0.5 and
@@ -30,7 +30,7 @@ from work import Net, arguments, tell
 POLL_S, MOST_LOOKING, MOST_ASKING = 0.05, 10, 50
 
 
-def job(folder: Path, notes: Path, sites: int, rounds: int, rows: int) -> Path:
+def job(folder: Path, notes: Path, sites: int, rounds: int, rows: int, often: bool) -> Path:
     """Write the job; its folder."""
     made = BaseFedJob(Net(), name="peer", min_clients=sites)
     made.to_server(
@@ -41,7 +41,8 @@ def job(folder: Path, notes: Path, sites: int, rounds: int, rows: int) -> Path:
             task_check_period=POLL_S,
         )
     )
-    here, asks = Path(__file__).resolve().parent, "often" if sites <= MOST_LOOKING else "seldom"
+    here = Path(__file__).resolve().parent
+    asks = "often" if often or sites <= MOST_LOOKING else "seldom"
     runner = ScriptRunner(
         script=str(here / "flare_site.py"), script_args=f"{here} {rows} {notes} {POLL_S} {asks}"
     )
@@ -49,7 +50,7 @@ def job(folder: Path, notes: Path, sites: int, rounds: int, rows: int) -> Path:
         made.to(runner, f"site-{index + 1}")
     made.export_job(str(folder))
     _put(folder, "config_fed_client.json", {"default_task_fetch_interval": POLL_S})
-    if sites <= MOST_ASKING:
+    if often or sites <= MOST_ASKING:
         # What the server tells a client to wait before it asks for its next task counts more.
         server = {"task_request_interval": POLL_S}
         _put(folder, "config_fed_server.json", {"server": server})
@@ -82,7 +83,7 @@ if __name__ == "__main__":
     notes = scratch / "notes"
     notes.mkdir(parents=True)
     logging.disable(logging.CRITICAL)
-    folder = job(scratch / "job", notes, args.sites, args.rounds, args.rows)
+    folder = job(scratch / "job", notes, args.sites, args.rounds, args.rows, args.often)
     names = ",".join(f"site-{index + 1}" for index in range(args.sites))
     started = time.time()
     keep_names_apart()

@@ -27,6 +27,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--scratch", default=".")
     parser.add_argument("--forked", action="store_true", help="FLARE's clients share their imports")
+    parser.add_argument("--often", action="store_true", help="FLARE polls often whatever comes")
     return parser.parse_args()
 
 

@@ -117,6 +117,16 @@ def test_what_memory_forbids_is_left_out_and_no_fault(peers, found, monkeypatch)
     assert peers.faults(rows) == []
 
 
+def test_flare_that_polls_often_may_have_no_end_but_must_not_be_as_fast(peers, found) -> None:
+    name = "NVIDIA FLARE, 0.05 s"
+    found["10x5"][name] = ["no end within 600 s"]
+    rows = peers.summary(found)
+    assert rows["10x5"][name] == {"failed": "no end within 600 s"}
+    assert peers.faults(rows) == []
+    found["10x5"][name] = [run_of(0.4)]
+    assert peers.faults(peers.summary(found)) == [f"10x5: {name} takes 0.8 times ours"]
+
+
 def test_the_case_without_a_target_has_figures_and_no_faults(peers, found) -> None:
     found["20 tiny"] = {
         "bare loop": [run_of(0.9)],

@@ -1,11 +1,13 @@
-"""The state is what NumPy's own seeding makes of a seed, whatever its size."""
+"""States: NumPy's own seeding of small seeds; every bit in every word of large ones."""
 
 from __future__ import annotations
+
+import hashlib
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fedprivacy.training.mersenne import STATE_WORDS, fill_state, state_words
@@ -17,10 +19,20 @@ def test_words_are_those_of_numpy(seed: int) -> None:
     np.testing.assert_array_equal(state_words(seed), expected)
 
 
-@given(seed=st.integers(2**128, 2**256 - 1))
-def test_words_of_a_larger_seed_are_those_of_numpy_with_a_larger_pool(seed: int) -> None:
-    expected = np.random.SeedSequence(seed, pool_size=8).generate_state(STATE_WORDS)
-    np.testing.assert_array_equal(state_words(seed), expected)
+@given(seed=st.integers(2**128, 2**256 - 1), bit=st.integers(0, 255))
+def test_every_word_of_a_larger_seed_depends_on_every_bit(seed: int, bit: int) -> None:
+    """A word that misses a bit is the same whatever the bit is: by chance one in 2^32 is."""
+    other = seed ^ (1 << bit)
+    assume(other.bit_length() > 128)
+    assert int((state_words(seed) == state_words(other)).sum()) <= 1
+
+
+def test_words_of_a_larger_seed_are_the_digest_of_its_bytes() -> None:
+    """From ``hashlib`` itself, one word at a time."""
+    seed = 2**255 + 19
+    digest = hashlib.shake_256(seed.to_bytes(32, "little")).digest(2496)
+    expected = [int.from_bytes(digest[at : at + 4], "little") for at in range(0, 2496, 4)]
+    assert state_words(seed).tolist() == expected
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**63 - 1, 2**128, 2**256 - 1])
