@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-# Scalars of one site that are drawn in one call: 512 KiB.
+# Scalars of one site that are drawn in one call; a stack of K sites holds K times 512 KiB.
 _AT_ONCE = 1 << 17
 
 
@@ -27,7 +27,8 @@ class StepNoise:
     """Standard normal noise for a round's steps; no number of it is used twice.
 
     A site draws the same noise by itself and beside others: how much is drawn at once depends on
-    the model, the device and the round's steps alone.
+    the model, the device and the round's steps alone. What was drawn for steps that are not taken
+    is never used.
 
     Args:
         generators: each site's own, on the device where the noise is used.
@@ -35,19 +36,32 @@ class StepNoise:
     """
 
     def __init__(self, generators: Sequence[torch.Generator], steps: int) -> None:
-        self._generators, self._steps = generators, steps
+        self._generators, self._left = generators, steps
         self._block: torch.Tensor | None = None
-        self._used = 0
+        self._drawn = self._used = 0
 
     def fill(self, rows: torch.Tensor) -> None:
-        """Overwrite ``rows`` ``(K, d)``, float32 on the device, with the next step's noise."""
-        at_once = min(steps_at_once(rows.device, rows.shape[1]), self._steps)
-        if at_once <= 1:
+        """Overwrite ``rows`` ``(K, d)``, float32 on the device, with the next step's noise.
+
+        Raises:
+            ValueError: the round has no such step, or ``rows`` are not one for each generator.
+        """
+        if self._left < 1:
+            raise ValueError("noise was asked for more steps than the round has")
+        at_once = steps_at_once(rows.device, rows.shape[1])
+        if at_once == 1:
             self._draw(rows)
-            return
-        if self._block is None or self._used == at_once:
-            self._block, self._used = rows.new_empty(len(rows), at_once, rows.shape[1]), 0
-            self._draw(self._block)
+        else:
+            self._take(rows, at_once)
+        self._left -= 1
+
+    def _take(self, rows: torch.Tensor, at_once: int) -> None:
+        if self._block is None:
+            steps = min(at_once, self._left)
+            self._block = rows.new_empty(len(rows), steps, rows.shape[1])
+        if self._used == self._drawn:
+            self._drawn, self._used = min(self._block.shape[1], self._left), 0
+            self._draw(self._block[:, : self._drawn])
         rows.copy_(self._block[:, self._used])
         self._used += 1
 

@@ -35,18 +35,30 @@ def test_on_a_cpu_each_step_draws_its_own_vector() -> None:
             assert torch.equal(found[site, step], expected)
 
 
-@pytest.mark.parametrize(("planned", "most"), [(7, 3), (7, 100), (2, 3)])
+@pytest.mark.parametrize(("most", "calls"), [(3, [3, 3, 1]), (4, [4, 3]), (100, [7])])
 def test_elsewhere_a_site_draws_many_steps_in_one_call(
-    monkeypatch: pytest.MonkeyPatch, planned: int, most: int
+    monkeypatch: pytest.MonkeyPatch, most: int, calls: list[int]
 ) -> None:
-    """More steps than were planned draw anew and never wrap around."""
     at_once(monkeypatch, most)
-    found = drawn(StepNoise(generators(3), planned), 3, 5, 7)
-    block = min(planned, most)
+    found = drawn(StepNoise(generators(3), 7), 3, 5, 7)
     for site, generator in enumerate(generators(3)):
-        blocks = [torch.empty(block, 5).normal_(generator=generator) for _ in range(7)]
-        assert torch.equal(found[site], torch.cat(blocks)[:7])
+        blocks = [torch.empty(steps, 5).normal_(generator=generator) for steps in calls]
+        assert torch.equal(found[site], torch.cat(blocks))
     assert len(found.unique()) == found.numel()
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_no_step_beyond_the_rounds_own_gets_noise(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Neither what is left of a block nor numbers that were used."""
+    at_once(monkeypatch, most)
+    noise = StepNoise(generators(2), 4)
+    drawn(noise, 2, 5, 4)
+    rows = torch.full((2, 5), 7.0)
+    with pytest.raises(ValueError, match="more steps than the round has"):
+        noise.fill(rows)
+    assert bool((rows == 7.0).all())
 
 
 @pytest.mark.parametrize("most", [1, 4])
