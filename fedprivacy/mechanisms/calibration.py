@@ -32,8 +32,9 @@ from fedprivacy.mechanisms.filter_calibration import (
     calibrated_filter,
     filter_plan,
 )
+from fedprivacy.mechanisms.round_event import round_event
 from fedprivacy.mechanisms.rounding import DIGITS, rounded_up
-from fedprivacy.mechanisms.sampling import dpsgd_steps, round_event
+from fedprivacy.mechanisms.sampling import dpsgd_steps
 from fedprivacy.mechanisms.settling import settle
 from fedprivacy.schedules import strengths
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import torch
@@ -21,15 +20,12 @@ from fedprivacy.mechanisms.grad_engines.start_up import probed_engine
 from fedprivacy.mechanisms.guards import check_strength, check_update
 from fedprivacy.mechanisms.noise_reach import noise_in_weights
 from fedprivacy.mechanisms.none import off_schedule_release, unprotected_release
-from fedprivacy.mechanisms.sampling import (
-    dpsgd_steps,
-    round_event,
-    shuffle_details,
-    step_batches,
-)
+from fedprivacy.mechanisms.round_event import round_event, shuffle_details
+from fedprivacy.mechanisms.sampling import dpsgd_steps, step_batches
 from fedprivacy.mechanisms.step_losses import StepLosses
 from fedprivacy.mechanisms.step_noise import StepNoise
 from fedprivacy.mechanisms.weight_average import WeightAverage
+from fedprivacy.training.batches import Batches
 from fedprivacy.training.flat_gradient import flat_gradient
 from fedprivacy.training.plain import train_plain
 from fedprivacy.training.task import LocalTask, Trained
@@ -154,15 +150,14 @@ class DpSgd:
         return self._steps(task, engine, self.noise_multiplier * task.strength)
 
     def _steps(self, task: LocalTask, engine: GradEngine, sigma: float) -> Trained:
-        steps = dpsgd_steps(task.local_epochs, self.sampling_rate)
-        generator = task.streams.torch("noise", task.x.device)
-        noise = StepNoise([generator], steps)
+        batches, generator = self.batches(task), task.streams.torch("noise", task.x.device)
+        noise = StepNoise([generator], len(batches))
         rule, bound, multiplier = self._clip_rule(sigma), self._bound, self._gradient_sigma(sigma)
         weights, stds = task.parameters.flat, []
         losses, average = StepLosses(weights.device), WeightAverage(self.ema, weights)
         with flat_gradient(task.parameters) as gradient:
             optimizer, rows = task.optimizer.build(task.parameters, gradient), gradient[None]
-            for batch in self._batches(task, steps):
+            for batch in batches.on(task.x.device):
                 clipped = engine.clipped_sum(task.x[batch], task.y[batch], bound)
                 if not losses.add(clipped.loss, len(batch)):
                     break
@@ -184,10 +179,11 @@ class DpSgd:
         loss = mean_loss(task) if loss is None else loss
         return Trained(taken, loss, tuple(stds), losses.sizes)
 
-    def _batches(self, task: LocalTask, steps: int) -> Iterator[torch.Tensor]:
+    def batches(self, task: LocalTask) -> Batches:
+        """Which of the site's records enter which step of the round, from its own stream."""
+        steps = dpsgd_steps(task.local_epochs, self.sampling_rate)
         draws = task.streams.torch("sampling")
-        for batch in step_batches(self.sampling, len(task.x), self.sampling_rate, steps, draws):
-            yield batch.to(task.x.device)
+        return step_batches(self.sampling, len(task.x), self.sampling_rate, steps, draws)
 
     def protect(self, update: torch.Tensor, task: LocalTask, trained: Trained) -> Protected:
         """The update itself, checked to be finite: the noise is in the steps already.

@@ -8,11 +8,9 @@ import torch
 
 from fedprivacy.mechanisms.dpsgd import DpSgd, mean_loss
 from fedprivacy.mechanisms.grad_engines.stacked import StackedSums
-from fedprivacy.mechanisms.sampling import dpsgd_steps, poisson_batches, step_batches
 from fedprivacy.mechanisms.step_losses import until_infinite
 from fedprivacy.mechanisms.step_noise import StepNoise
 from fedprivacy.mechanisms.weight_average import WeightAverage
-from fedprivacy.training.batches import Batches
 from fedprivacy.training.cuda_graph import is_recorded
 from fedprivacy.training.stacked.optimizer import stacked_optimizer
 from fedprivacy.training.stacked.plan import BatchPlan
@@ -36,7 +34,7 @@ def train_dpsgd_stacked(
         sums: certified for this model and the mechanism's clipping rule.
     """
     tasks, device = sites.tasks, sites.weights.device
-    plan = BatchPlan.of([_batches(mechanism, task) for task in tasks], sites.records)
+    plan = BatchPlan.of([mechanism.batches(task) for task in tasks], sites.records)
     noise = StepNoise([task.streams.torch("noise", device) for task in tasks], len(plan.active))
     if is_recorded(device):
         prepare_noisy_steps(mechanism, sites, sums, plan)
@@ -105,15 +103,6 @@ def run_noisy_steps(
         average.take()
     average.put()
     return losses
-
-
-def _batches(mechanism: DpSgd, task: LocalTask) -> Batches:
-    """The site's batches of the round, drawn from its own stream as ``DpSgd`` draws them."""
-    steps = dpsgd_steps(task.local_epochs, mechanism.sampling_rate)
-    n, q, draws = len(task.x), mechanism.sampling_rate, task.streams.torch("sampling")
-    if mechanism.sampling == "poisson":
-        return poisson_batches(n, q, steps, draws)
-    return Batches.of(step_batches(mechanism.sampling, n, q, steps, draws))
 
 
 def _outcome(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from fedprivacy.audit.engine_selftest import batch_size_p_value, engine_selftest
 from fedprivacy.mechanisms import dpsgd
 from fedprivacy.mechanisms import sampling as sampling_module
 from fedprivacy.mechanisms.dpsgd import DpSgd
-from fedprivacy.mechanisms.sampling import round_event, step_batches
+from fedprivacy.mechanisms.round_event import round_event
+from fedprivacy.mechanisms.sampling import step_batches
+from fedprivacy.training.batches import Batches
 from fedprivacy.training.plain import train_plain
 from fedprivacy.training.task import LocalTask
 
@@ -180,11 +183,9 @@ def test_one_pass_of_the_engines_own_poisson_batches_shows_no_more_than_is_bille
 
 
 def test_a_sampler_that_shuffles_unseen_is_found_out_by_one_pass(monkeypatch) -> None:
-    def shuffled(n: int, rate: float, generator: torch.Generator) -> torch.Tensor:
-        if not left:
-            left.extend(torch.tensor_split(torch.randperm(n, generator=generator), round(1 / rate)))
-        return left.pop()
+    def shuffled(n: int, rate: float, steps: int, generator: torch.Generator) -> Batches:
+        drawn = sampling_module.shuffled_batches(n, rate, generator)
+        return Batches.of(islice(drawn, steps))
 
-    left: list[torch.Tensor] = []
-    monkeypatch.setattr(sampling_module, "poisson_batch", shuffled)
+    monkeypatch.setattr(sampling_module, "poisson_batches", shuffled)
     assert one_pass("poisson", 0) > proved_of_one_pass("poisson")

@@ -20,7 +20,7 @@ from fedprivacy.errors import ConfigError, ProtectionError
 from fedprivacy.mechanisms.dpsgd import DpSgd
 from fedprivacy.mechanisms.noise_reach import noise_in_weights
 from fedprivacy.mechanisms.none import NoMechanism
-from fedprivacy.mechanisms.sampling import dpsgd_steps, poisson_batch
+from fedprivacy.mechanisms.sampling import dpsgd_steps, poisson_batches
 from fedprivacy.training.losses import binary_cross_entropy
 from fedprivacy.training.parameters import FlatParameters
 from fedprivacy.training.randomness import Streams
@@ -57,8 +57,8 @@ def test_batch_sizes_are_binomial_and_records_enter_independently() -> None:
     n, q, draws = 60, 0.15, 6000
     generator = torch.Generator().manual_seed(5)
     masks = np.zeros((draws, n))
-    for row in masks:
-        row[poisson_batch(n, q, generator).numpy()] = 1
+    for row, batch in zip(masks, poisson_batches(n, q, draws, generator), strict=True):
+        row[batch.numpy()] = 1
     sizes = masks.sum(1).astype(int)
     low, high = 4, 15
     observed = [np.sum(sizes <= low), *np.bincount(sizes, minlength=high + 1)[low + 1 : high]]
@@ -75,8 +75,8 @@ def test_batch_sizes_are_binomial_and_records_enter_independently() -> None:
 
 
 def test_sampling_rate_one_takes_every_record() -> None:
-    batch = poisson_batch(9, 1.0, torch.Generator().manual_seed(0))
-    assert batch.tolist() == list(range(9))
+    batches = poisson_batches(9, 1.0, 3, torch.Generator().manual_seed(0))
+    assert [batch.tolist() for batch in batches] == [list(range(9))] * 3
 
 
 # -------------------------------------------------------------------------- plain equality
@@ -208,7 +208,7 @@ def test_noise_and_signal_do_not_scale_with_the_number_of_records(make_task, n: 
     )
     before = task.parameters.snapshot()
     replace(mechanism, noise_multiplier=0.0, max_grad_norm=1e-3).train(task)
-    drawn = len(poisson_batch(n, 0.02, task.streams.torch("sampling")))
+    (drawn,) = poisson_batches(n, 0.02, 1, task.streams.torch("sampling")).sizes
     moved = float((task.parameters.snapshot() - before).norm())
     assert moved == pytest.approx(drawn * 1e-3 / 2.0, rel=1e-3)
 

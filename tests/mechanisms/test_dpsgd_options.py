@@ -8,6 +8,7 @@ from dataclasses import replace
 import dp_accounting
 import pytest
 import torch
+from poisson_batch import poisson_batch
 from scipy import stats
 from torch import nn
 
@@ -21,7 +22,7 @@ from fedprivacy.mechanisms.dpsgd_ranges import GRAD_ENGINES
 from fedprivacy.mechanisms.grad_engines.choose import CHOICES
 from fedprivacy.mechanisms.grad_engines.clipping import CLIPPINGS
 from fedprivacy.mechanisms.grad_engines.loop import LoopEngine
-from fedprivacy.mechanisms.sampling import poisson_batch, step_batches
+from fedprivacy.mechanisms.sampling import step_batches
 from fedprivacy.training.randomness import Streams
 from fedprivacy.training.task import OptimizerSpec, Trained
 

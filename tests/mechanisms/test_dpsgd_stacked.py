@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from poisson_batch import poisson_batch
 from several_sites import Sites, largest_gap, one_by_one, sites_of
 
 from fedprivacy.audit.engine_selftest import engine_selftest
@@ -15,7 +16,7 @@ from fedprivacy.mechanisms.dpsgd import DpSgd
 from fedprivacy.mechanisms.dpsgd_stacked import train_dpsgd_stacked
 from fedprivacy.mechanisms.grad_engines.clipping import CLIPPINGS
 from fedprivacy.mechanisms.grad_engines.stacked import stacked_sums
-from fedprivacy.mechanisms.sampling import poisson_batch, poisson_batches
+from fedprivacy.mechanisms.sampling import poisson_batches
 from fedprivacy.training.stacked.gradients import stacked_gradients
 from fedprivacy.training.stacked.sites import StackedOutcome
 from fedprivacy.training.task import LocalTask, OptimizerSpec, Trained
@@ -80,7 +81,7 @@ def test_so_they_do_with_other_optimisers(optimizer: OptimizerSpec) -> None:
 def test_so_they_do_where_the_noise_of_several_steps_is_drawn_at_once(
     model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a GPU; blocks of four steps, the last one shorter."""
+    """As on a GPU; seven steps in blocks of four and three."""
     monkeypatch.setattr("fedprivacy.mechanisms.step_noise.steps_at_once", lambda *_: 4)
     compare(mechanism(), sites_of(model, local_epochs=2, strength=1.0))
 

@@ -65,7 +65,7 @@ MUTANTS = [
     Mutant(
         "the same noise in every step",
         "noise.fill(rows)",
-        'StepNoise([task.streams.torch("noise")], steps).fill(rows)',
+        'StepNoise([task.streams.torch("noise")], 1).fill(rows)',
         "check_steps_have_their_own_noise",
     ),
     Mutant(
@@ -96,8 +96,8 @@ MUTANTS = [
     ),
     Mutant(
         "shuffled batches billed as Poisson",
-        "in step_batches(self.sampling,",
-        'in step_batches("shuffle",',
+        "return step_batches(self.sampling,",
+        'return step_batches("shuffle",',
         "check_records_enter_steps_independently",
     ),
     Mutant(

@@ -2,20 +2,15 @@ from __future__ import annotations
 
 import math
 
-import dp_accounting
 import pytest
 import torch
-from dp_accounting.pld import PLDAccountant
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedprivacy.accounting.shuffling import shuffle_epsilon_floor
+from fedprivacy.mechanisms.round_event import round_event
 from fedprivacy.mechanisms.sampling import (
     batches_per_pass,
-    dpsgd_steps,
     passes,
-    round_event,
-    shuffle_details,
     step_batches,
 )
 
@@ -73,26 +68,6 @@ def test_part_of_a_pass_is_billed_whole() -> None:
     assert [passes(0.1, steps) for steps in (1, 10, 11, 25, 30)] == [1, 1, 2, 3, 3]
 
 
-def test_shuffling_is_billed_without_amplification_and_never_below_its_floor() -> None:
-    # The known answer: 50 batches, noise 0.8, delta 1e-3; Poisson would claim 1.030.
-    event = round_event("shuffle", 0.8, 0.02, dpsgd_steps(1, 0.02))
-    assert event == dp_accounting.SelfComposedDpEvent(dp_accounting.GaussianDpEvent(0.8), 1)
-    accountant = PLDAccountant(
-        dp_accounting.NeighboringRelation.REPLACE_SPECIAL, value_discretization_interval=1e-3
-    )
-    accountant.compose(event)
-    assert accountant.get_epsilon(1e-3) == pytest.approx(4.145, abs=0.002)
-    assert accountant.get_epsilon(1e-3) >= shuffle_epsilon_floor(1e-3, 0.8, 50) > 4.02
-
-
-@pytest.mark.parametrize(("sigma", "rate", "epochs"), [(0.8, 0.02, 1), (1.0, 0.2, 2), (2, 0.1, 1)])
-def test_the_floor_shown_is_below_the_bill(sigma: float, rate: float, epochs: int) -> None:
-    steps = dpsgd_steps(epochs, rate)
-    details = shuffle_details(sigma, rate, steps)
-    accountant = PLDAccountant(
-        dp_accounting.NeighboringRelation.REPLACE_SPECIAL, value_discretization_interval=1e-3
-    )
-    accountant.compose(round_event("shuffle", sigma, rate, steps))
-    assert 0 < details["epsilon_at_least"] <= accountant.get_epsilon(1e-5)
-    assert details["passes"] == epochs
-    assert f"{batches_per_pass(rate)} shuffled batches" in str(details["epsilon_at_least_of"])
+@pytest.mark.parametrize("sampling", ["poisson", "shuffle"])
+def test_a_site_without_records_takes_all_its_steps(sampling: str) -> None:
+    assert [len(batch) for batch in drawn(sampling, 0, 0.2, 7)] == [0] * 7
