@@ -1,13 +1,15 @@
 """What an engine costs: the same federated training as a bare loop, on ours, and on Flower's Ray.
 
 MLP 28-64-64-1, 10 sites of 5000 in-memory synthetic records, batches of 256, one local epoch, 5
-rounds, one torch thread. The bare loop shares model, tensors, optimiser and order of batches with
-the engines and does nothing else: no messages, no reports, no events, no checks. Every run starts
-from the composed configuration and cached data and ends with the final weights (model, grid,
-contexts, rounds); Hydra, MLflow, the ledger and held-out scores are left out. Runs are
-interleaved, in an order that turns around; ratios are taken between neighbours, which cancels what
-else the machine is doing, and a repeat has several pairs of the two short contenders; Ray's one run
-of a repeat stands beside the median of its bare loops. CPU seconds leave out waiting, so they are
+rounds, one torch thread. The bare loop shares model, tensors and order of batches with the engines
+and does nothing else: no messages, no reports, no events, no checks. It steps as everyone's loop
+does, with ``torch.optim.SGD``; a second one, ``flat``, moves all parameters as one vector, as the
+engines do, which is faster and leaves the same bits: beside it shows what the engine alone costs.
+Every run starts from the composed configuration and cached data and ends with the final weights
+(model, grid, contexts, rounds); Hydra, MLflow, the ledger and held-out scores are left out. Runs
+are interleaved, in an order that turns around; ratios are taken between neighbours, which cancels
+what else the machine is doing, and a repeat has several turns of the short contenders; Ray's one
+run of a repeat stands beside the median of its loops. CPU seconds leave out waiting, so they are
 the steadier figure on a machine that is shared; Ray's work is done in other processes, so it has
 none.
 
@@ -26,6 +28,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,13 +50,16 @@ from fedprivacy.federation.engines.ray import RayEngine
 from fedprivacy.federation.run import run_federation
 from fedprivacy.federation.site import close_runtime
 from fedprivacy.models.registry import build_model
+from fedprivacy.training.flat_gradient import flat_gradient
 from fedprivacy.training.losses import LOSSES
 from fedprivacy.training.parameters import FlatParameters
 from fedprivacy.training.randomness import Streams, derive_seed
+from fedprivacy.training.task import OptimizerSpec
 
 SITES, ROWS, COLUMNS, HELD_OUT = 10, 5000, 28, 16
 AT_MOST = 1.10
-PAIRS = 5
+TURNS = 5
+LOOPS = ("bare", "flat")
 OVERRIDES = (
     "algorithm=none",
     "dataset=higgs",
@@ -120,8 +126,14 @@ def install(config: CellConfig) -> FederatedData:
     return cache._loaded[key]
 
 
-def bare_loop(config: CellConfig, data: FederatedData) -> torch.Tensor:
-    """Federated averaging and nothing else."""
+def bare_loop(config: CellConfig, data: FederatedData, flat_steps: bool = False) -> torch.Tensor:
+    """Federated averaging and nothing else.
+
+    Args:
+        config: of the cell.
+        data: of its sites.
+        flat_steps: step as the engines do, all parameters as one vector; else as PyTorch does.
+    """
     federation = config.federation
     model = build_model(config.model, data, derive_seed(config.seed, "init"))
     flat, loss_of = FlatParameters(model), LOSSES[data.task]
@@ -130,13 +142,19 @@ def bare_loop(config: CellConfig, data: FederatedData) -> torch.Tensor:
         mean = torch.zeros(flat.size, dtype=torch.float64)
         for index, site in enumerate(data.sites):
             flat.load(weights)
-            optimizer = torch.optim.SGD(model.parameters(), lr=federation.lr)
             generator = Streams(config.seed, "secret", number, index).torch("batches")
             order = torch.randperm(ROWS, generator=generator)
-            for batch in torch.split(order, federation.batch_size):
-                optimizer.zero_grad()
-                loss_of(model(site.train_x[batch]), site.train_y[batch]).backward()
-                optimizer.step()
+            with flat_gradient(flat) if flat_steps else nullcontext() as gradient:
+                if gradient is None:
+                    optimizer = torch.optim.SGD(model.parameters(), lr=federation.lr)
+                    clear = optimizer.zero_grad
+                else:
+                    optimizer = OptimizerSpec("sgd", federation.lr).build(flat, gradient)
+                    clear = gradient.zero_
+                for batch in torch.split(order, federation.batch_size):
+                    clear()
+                    loss_of(model(site.train_x[batch]), site.train_y[batch]).backward()
+                    optimizer.step()
             mean += (1 / SITES) * (flat.snapshot() - weights).double()
         weights = weights + mean.float()
     return weights
@@ -164,6 +182,7 @@ def contenders(config: CellConfig, ray: bool) -> dict[str, Callable[[], torch.Te
 
     runs: dict[str, Callable[[], torch.Tensor]] = {
         "bare": lambda: bare_loop(config, data),
+        "flat": lambda: bare_loop(config, data, flat_steps=True),
         "inprocess": lambda: on(InProcessEngine()),
     }
     if ray:
@@ -181,12 +200,12 @@ def timed(run: Callable[[], torch.Tensor]) -> Timed:
 
 def measure(runs: dict[str, Callable[[], torch.Tensor]], repeats: int) -> dict[str, list[Timed]]:
     """Interleaved runs; the first of each but Ray's, which never gets warm, is thrown away."""
-    short = ["bare", "inprocess"]
+    short = [name for name in runs if name != "ray"]
     for name in short:
         timed(runs[name])
     found: dict[str, list[Timed]] = {name: [] for name in runs}
     for repeat in range(repeats):
-        order = [name for pair in range(PAIRS) for name in short[:: 1 - 2 * (pair % 2)]]
+        order = [name for turn in range(TURNS) for name in short[:: 1 - 2 * (turn % 2)]]
         long = [name for name in runs if name not in short]
         for name in order + long if repeat % 2 else long + order:
             found[name].append(timed(runs[name]))
@@ -198,24 +217,26 @@ def measure(runs: dict[str, Callable[[], torch.Tensor]], repeats: int) -> dict[s
 def summary(found: dict[str, list[Timed]]) -> dict[str, object]:
     """Medians, and medians of the ratios between neighbours."""
 
-    def ratio(name: str, what: str) -> float:
-        bare = [getattr(run, what) for run in found["bare"]]
-        every = len(bare) // len(found[name])
-        beside = [statistics.median(bare[at : at + every]) for at in range(0, len(bare), every)]
+    def ratio(name: str, loop: str, what: str) -> float:
+        loops = [getattr(run, what) for run in found[loop]]
+        every = len(loops) // len(found[name])
+        beside = [statistics.median(loops[at : at + every]) for at in range(0, len(loops), every)]
         pairs = zip(found[name], beside, strict=True)
-        return statistics.median(getattr(run, what) / loop for run, loop in pairs)
+        return round(statistics.median(getattr(run, what) / one for run, one in pairs), 4)
 
-    engines = [name for name in found if name != "bare"]
+    engines = [name for name in found if name not in LOOPS]
     return {
-        "ratios": {name: round(ratio(name, "wall"), 4) for name in engines},
-        "ratios_cpu": {"inprocess": round(ratio("inprocess", "cpu"), 4)},
+        "ratios": {name: ratio(name, "bare", "wall") for name in engines},
+        "ratios_cpu": {"inprocess": ratio("inprocess", "bare", "cpu")},
+        "ratios_to_flat": {name: ratio(name, "flat", "wall") for name in engines},
+        "ratios_to_flat_cpu": {"inprocess": ratio("inprocess", "flat", "cpu")},
         "median_s": {
             name: round(statistics.median(one.wall for one in runs), 4)
             for name, runs in found.items()
         },
         "median_cpu_s": {
             name: round(statistics.median(one.cpu for one in found[name]), 4)
-            for name in ("bare", "inprocess")
+            for name in (*LOOPS, "inprocess")
         },
         "wall_s": {name: [round(one.wall, 4) for one in runs] for name, runs in found.items()},
         "weights": {name: sorted({one.weights for one in runs}) for name, runs in found.items()},
@@ -224,12 +245,12 @@ def summary(found: dict[str, list[Timed]]) -> dict[str, object]:
 
 def table(result: dict[str, dict[str, float]]) -> str:
     """The summary for people."""
-    lines = [f"{'engine':<12}{'median s':>10}{'ratio':>9}{'CPU s':>9}{'CPU ratio':>11}"]
+    lines = [f"{'engine':<12}{'median s':>10}{'CPU s':>9}{'to bare':>9}{'to flat':>9}"]
     for name, seconds in result["median_s"].items():
-        wall = result["ratios"].get(name, 1.0)
-        cpu, cpu_ratio = result["median_cpu_s"].get(name), result["ratios_cpu"].get(name, 1.0)
-        shown = f"{cpu:9.3f}{cpu_ratio:11.3f}" if cpu is not None else f"{'-':>9}{'-':>11}"
-        lines.append(f"{name:<12}{seconds:10.3f}{wall:9.3f}{shown}")
+        of = [result["median_cpu_s"].get(name), result["ratios"].get(name)]
+        shown = [f"{'-' if one is None else format(one, '.3f'):>9}" for one in of]
+        shown.append(f"{result['ratios_to_flat'].get(name, '-'):>9}")
+        lines.append(f"{name:<12}{seconds:10.3f}" + "".join(shown))
     return "\n".join(lines)
 
 
@@ -254,7 +275,7 @@ def main() -> int:
         "machine": machine(),
         "data": "in-memory synthetic",
         "repeats": arguments.repeats,
-        "pairs_per_repeat": PAIRS,
+        "turns_per_repeat": TURNS,
         **summary(found),
     }
     print(table(result))

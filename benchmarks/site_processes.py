@@ -1,7 +1,8 @@
 """One large cell on two cores: sites in worker processes against a bare loop on one core.
 
 MLP 28-64-64-1, 50 sites of 1,000 in-memory synthetic records, batches of 256, one local epoch, 30
-rounds, one torch thread a process. The bare loop does nothing but federated averaging; the engines
+rounds, one torch thread a process. The bare loop does nothing but federated averaging, with
+PyTorch's own optimiser; ``flat`` moves all parameters as one vector, as the engines do. The engines
 send messages, check and count events. Workers are up before the clock starts, as they stay between
 cells; what starting them takes is quoted apart. Contenders take turns, every other turn backwards.
 
@@ -82,6 +83,7 @@ def contenders(config: CellConfig) -> dict[str, Callable[[], torch.Tensor]]:
 
     return {
         "bare": lambda: shared.bare_loop(config, data),
+        "flat": lambda: shared.bare_loop(config, data, flat_steps=True),
         "inprocess": lambda: on(config, InProcessEngine()),
         "processes": lambda: on(spread, ProcessEngine(client_app=sites)),
     }
@@ -115,11 +117,14 @@ def main() -> int:
             runs[name]()
             seconds[name].append(time.perf_counter() - started)
     close_workers()
-    ratios = {
-        name: [own / bare for own, bare in zip(times, seconds["bare"], strict=True)]
-        for name, times in seconds.items()
-        if name != "bare"
-    }
+    ratios, to_flat = (
+        {
+            name: [own / base for own, base in zip(times, seconds[loop], strict=True)]
+            for name, times in seconds.items()
+            if name != loop
+        }
+        for loop in ("bare", "flat")
+    )
     result = {
         "name": "site_processes",
         "machine": machine(),
@@ -132,6 +137,7 @@ def main() -> int:
         "median_s": {k: round(statistics.median(v), 3) for k, v in seconds.items()},
         "ratio": {k: round(statistics.median(v), 3) for k, v in ratios.items()},
         "ratio_spread": {k: [round(min(v), 3), round(max(v), 3)] for k, v in ratios.items()},
+        "ratio_to_flat": {k: round(statistics.median(v), 3) for k, v in to_flat.items()},
         "weights": weights,
     }
     print(json.dumps(result, indent=1))

@@ -12,7 +12,7 @@ from fedprivacy.config.schema import (
     SvtFlare28Conf,
 )
 from fedprivacy.config.stack import algorithms_of
-from fedprivacy.data.base import FederatedData, records_per_patient
+from fedprivacy.data.base import FederatedData
 from fedprivacy.federation.site import weighs_by_size
 
 
@@ -31,7 +31,7 @@ def assumptions(config: CellConfig, data: FederatedData) -> tuple[str, ...]:
         "A site that fails sends its error and traceback, which may depend on its records; that "
         "a site failed, and with what words, is outside the claim."
     )
-    if (most := records_per_patient(data)) > 1:
+    if (most := data.records_per_patient) > 1:
         said.append(
             f"No patient has more than {most} training records at a site, a number taken as public."
         )

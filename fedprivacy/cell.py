@@ -33,7 +33,7 @@ from fedprivacy.cell_audit import (
 from fedprivacy.config.identity import cell_id, meaning, schedule_name
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.config.serialization import dumps
-from fedprivacy.data.base import FederatedData, records_per_patient
+from fedprivacy.data.base import FederatedData
 from fedprivacy.data.cache import load_data
 from fedprivacy.device import resolve_device
 from fedprivacy.errors import AccountingError, CellPruned, ClientFailure, ConfigError
@@ -218,7 +218,7 @@ def _state(config: CellConfig, ledger: Ledger, rounds: int) -> PrivacyStatement:
         unit=_unit(config, ledger),
         randomness=config.privacy.randomness,  # type: ignore[arg-type]
         assumptions=assumptions(config, data),
-        records_per_patient=records_per_patient(data),
+        records_per_patient=data.records_per_patient,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
@@ -65,10 +66,11 @@ class FederatedData:
     fingerprint: str
     assumptions: tuple[str, ...] = ()
 
-
-def records_per_patient(data: FederatedData) -> int:
-    """Most training records that one patient has at a site."""
-    return max(int(np.unique(s.train_patients, return_counts=True)[1].max()) for s in data.sites)
+    @cached_property
+    def records_per_patient(self) -> int:
+        """Most training records that one patient has at a site; counted once."""
+        names = (site.train_patients for site in self.sites)
+        return max(int(np.unique(each, return_counts=True)[1].max()) for each in names)
 
 
 class Dataset(Protocol):

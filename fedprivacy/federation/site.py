@@ -18,7 +18,7 @@ from fedprivacy.accounting.events import Event
 from fedprivacy.config.schema import CellConfig, CentralGaussianConf
 from fedprivacy.config.serialization import loads
 from fedprivacy.config.stack import algorithms_of
-from fedprivacy.data.base import FederatedData, records_per_patient
+from fedprivacy.data.base import FederatedData
 from fedprivacy.data.cache import dataset_key, load_data
 from fedprivacy.device import resolve_device
 from fedprivacy.federation.arrangement import Node, arrange_cell
@@ -101,7 +101,7 @@ class CellRuntime:
         self.server = ServerSide.of(self.mechanism)
         if self.server.central is not None:
             self.server.central.check_sites(len(self.nodes))
-        self.records_per_patient = records_per_patient(self.data)
+        self.records_per_patient = self.data.records_per_patient
         # Without protection the schedule decides nothing, not even whether it is a sound one.
         self.strengths: tuple[float | None, ...] = (None,) * config.federation.rounds
         if self.mechanism.placement != "none":

@@ -129,7 +129,6 @@ def run_plan(config: CellConfig) -> RunPlan:
             "privacy.unit=record",
         )
     # The data package reads every format; only a target needs it here.
-    from fedprivacy.data.base import records_per_patient
     from fedprivacy.data.cache import load_data, site_sizes
     from fedprivacy.federation.arrangement import largest_participant
 
@@ -140,7 +139,7 @@ def run_plan(config: CellConfig) -> RunPlan:
         steps=dpsgd_steps(config.federation.local_epochs, conf.sampling_rate),
         strengths=strengths(config.schedule, config.federation.rounds),
         delta=resolve_delta(config.privacy.delta, largest),
-        records=records_per_patient(load_data(config.dataset)) if unit == "patient" else 1,
+        records=load_data(config.dataset).records_per_patient if unit == "patient" else 1,
     )
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from fedprivacy.accounting.ledger import Ledger
 from fedprivacy.config.schema import CellConfig, TuningConf
-from fedprivacy.data.base import records_per_patient
 from fedprivacy.data.cache import load_data
 from fedprivacy.report.files import write_text
 from fedprivacy.result import write_json
@@ -126,7 +125,7 @@ def _price(
         recommended.epsilon if recommended else None,
         mean_trials=tuning.n_trials,
         shape=tuning.search_price.shape,
-        records_per_patient=records_per_patient(data),
+        records_per_patient=data.records_per_patient,
     )
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from fedprivacy.config.composer import Composer
 from fedprivacy.config.schema import CellConfig
-from fedprivacy.data.base import records_per_patient
 from fedprivacy.data.cache import load_data
 from fedprivacy.report.canvas import save, style
 from fedprivacy.report.files import write_text
@@ -96,7 +95,7 @@ def _price(config: CellConfig, claim: dict[str, Any], recommended: Candidate | N
         recommended.epsilon if recommended else None,
         mean_trials=config.tuning.n_trials,
         shape=config.tuning.search_price.shape,
-        records_per_patient=records_per_patient(data),
+        records_per_patient=data.records_per_patient,
     )
 
 
