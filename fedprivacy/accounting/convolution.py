@@ -105,18 +105,15 @@ def _bounds(probs: NDArray[np.float64], count: int) -> tuple[int, int]:
         count: of the power.
     """
     n, spare = len(probs), math.log(2 / TAILS)
-    lowest, highest = 0, (n - 1) * count
     rising = np.exp(np.arange(n) / n)
-    up, down = probs, probs
-    for order in range(1, _ORDERS + 1):
+    up, down, sums = probs, probs, np.empty((2, _ORDERS))
+    for order in range(_ORDERS):
         up, down = up * rising, down / rising
-        with np.errstate(divide="ignore", invalid="ignore"):
-            above, below = (count * np.log([up.sum(), down.sum()]) + spare) * n / order
-        if np.isfinite(above):
-            highest = min(highest, math.ceil(above))
-        if np.isfinite(below):
-            lowest = max(lowest, math.floor(-below))
-    return lowest, highest
+        sums[:, order] = up.sum(), down.sum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        above, below = (count * np.log(sums) + spare) * n / np.arange(1, _ORDERS + 1)
+    ends = np.ceil(above[np.isfinite(above)]), np.floor(-below[np.isfinite(below)])
+    return int(ends[1].max(initial=0)), int(ends[0].min(initial=(n - 1) * count))
 
 
 def _convolved(one: pld_pmf.PLDPmf, other: pld_pmf.PLDPmf) -> pld_pmf.PLDPmf:

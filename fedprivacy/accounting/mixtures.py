@@ -57,7 +57,7 @@ class _Mixture:
     def loss(self, x: Array) -> Array:
         """log P(x)/Q(x), increasing and convex in x."""
         terms = self.constants + np.multiply.outer(x, self.shifts)
-        return np.asarray(special.logsumexp(terms, axis=-1))
+        return np.asarray(np.logaddexp.reduce(terms, axis=-1))
 
     def inverse(self, losses: Array) -> Array:
         """x with ``loss(x)`` equal to each of ``losses``; -inf at or below the lowest loss."""
@@ -79,7 +79,7 @@ class _Mixture:
         x = starts.min(axis=-1)
         for _ in range(_NEWTON_STEPS):
             terms = self.constants + np.multiply.outer(x, self.shifts)
-            loss = special.logsumexp(terms, axis=-1)
+            loss = np.logaddexp.reduce(terms, axis=-1)
             slope = np.exp(terms - loss[:, None]) @ self.shifts
             step = np.divide(loss - wanted, slope, out=np.zeros_like(x), where=slope > 0)
             x = x - step
@@ -96,9 +96,8 @@ class _Mixture:
     def delta_add(self, losses: Array) -> Array:
         """The same with the roles of P and Q exchanged."""
         x = self.inverse(-losses)
-        lower = special.logsumexp(
-            special.log_ndtr(np.subtract.outer(x, self.shifts)), axis=-1, b=self.weights
-        )
+        terms = np.log(self.weights) + special.log_ndtr(np.subtract.outer(x, self.shifts))
+        lower = np.logaddexp.reduce(terms, axis=-1)
         return np.asarray(special.ndtr(x) - np.exp(losses + lower))
 
     def remove_range(self) -> tuple[float, float]:
