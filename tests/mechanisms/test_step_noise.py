@@ -94,3 +94,21 @@ def test_how_many_steps_are_drawn_at_once() -> None:
 def test_noise_without_a_generator_for_each_site_is_refused() -> None:
     with pytest.raises(ValueError, match="zip"):
         StepNoise(generators(1), 2).fill(torch.zeros(2, 3))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda_a_site_draws_by_itself_what_it_draws_beside_others() -> None:
+    def noise(*seeds: int) -> torch.Tensor:
+        own = [torch.Generator("cuda").manual_seed(seed) for seed in seeds]
+        rows, made = torch.empty(len(seeds), 6_001, device="cuda"), StepNoise(own, 50)
+        found = []
+        for _ in range(50):
+            made.fill(rows)
+            found.append(rows.clone())
+        return torch.stack(found, dim=1)
+
+    together = noise(0, 1, 2)
+    for seed in range(3):
+        assert torch.equal(noise(seed)[0], together[seed])
+    assert len(together[:, :, 0].unique()) == 150
