@@ -103,6 +103,15 @@ def test_one_failed_run_of_several_is_a_fault_beside_the_median(peers, found) ->
     assert peers.faults(rows) == ["10x5: Flower on Ray: it broke"]
 
 
+def test_a_peer_that_hung_once_is_told_of_and_no_fault_unless_it_is_ours(peers, found) -> None:
+    found["10x5"]["Flower on Ray"].append("no end within 600 s")
+    rows = peers.summary(found)
+    assert rows["10x5"]["Flower on Ray"]["runs_failed"] == ["no end within 600 s"]
+    assert peers.faults(rows) == []
+    found["10x5"]["fedprivacy"].append("no end within 600 s")
+    assert peers.faults(peers.summary(found)) == ["10x5: fedprivacy: no end within 600 s"]
+
+
 def test_what_memory_forbids_is_left_out_and_no_fault(peers, found, monkeypatch) -> None:
     memory = psutil.virtual_memory()
     monkeypatch.setattr(peers.psutil, "virtual_memory", lambda: memory._replace(total=24 * 2**30))
