@@ -19,11 +19,11 @@ server's end of it, both without the first, in which they still start.
 
     python benchmarks/peers.py [--turns 5] [--slow-turns 3] [--envs DIR] [--json FILE]
 
-Ends with status 1 if ours is not ahead of each peer by the median, if a run failed (but for a peer's
-that had no end, where another of its runs had: that is told), or if final weights of a case are
-further from the bare loop's than a hundredth of the way that training took them. Another order of
-the records moves them by half of that, leaving out a tenth of the sites or records, or a round, by
-1.2 to 35 hundredths.
+Ends with status 1 if ours is not ahead of each peer by the median, if a run failed (but for one of
+a peer that had no end, where another of its runs had: that is told), or if final weights of a case
+are further from the bare loop's than a hundredth of the way that training took them. Another order
+of the records moves them by half of that, leaving out a tenth of the sites or records, or a round,
+by 1.2 to 35 hundredths.
 """
 
 from __future__ import annotations
