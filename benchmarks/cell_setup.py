@@ -1,13 +1,14 @@
 """What a cell costs beside its training: composition and set-up, accounting, tracking.
 
 ``set-up`` is everything of a warm cell but training, scoring and accounting: Hydra composes the
-whole configuration, it is checked, the cell's folder is written, data are found in the cache, sites
-arranged, the result written. ``Hydra alone`` is Hydra's composition in it and nothing of ours: it
-shows how fast the machine is at the time. ``planned`` is set-up for a cell of a sweep, which
-composes once for each choice of groups. ``accounting`` is the privacy statement of a cell of 100
-rounds and three sites, caches of distributions emptied first; ``accounting, decaying`` the same
-with another noise in every round, which is 100 distributions instead of one. ``tracked cell`` is a
-whole cell of some two seconds (33 rounds), ``tracking`` its run in a SQLite store of MLflow.
+whole configuration, it is checked, the cell's folder is written, data are found in the cache,
+sites arranged, the result written; the engine's messages count as training. ``Hydra alone`` is
+Hydra's composition in it and nothing of ours: it shows how fast the machine is at the time.
+``planned`` is set-up for a cell of a sweep, which composes once for each choice of groups.
+``accounting`` is the privacy statement of a cell of 100 rounds and three sites, caches of
+distributions emptied first; ``accounting, decaying`` the same with another noise in every round,
+which is 100 distributions instead of one. ``tracked cell`` is a whole cell of some two seconds (33
+rounds), ``tracking`` its run in a SQLite store of MLflow.
 
     python benchmarks/cell_setup.py [--turns 9] [--json FILE]
 

@@ -217,18 +217,26 @@ def measure(runs: dict[str, Callable[[], torch.Tensor]], repeats: int) -> dict[s
 def summary(found: dict[str, list[Timed]]) -> dict[str, object]:
     """Medians, and medians of the ratios between neighbours."""
 
-    def ratio(name: str, loop: str, what: str) -> float:
+    def every(name: str, loop: str, what: str) -> list[float]:
         loops = [getattr(run, what) for run in found[loop]]
-        every = len(loops) // len(found[name])
-        beside = [statistics.median(loops[at : at + every]) for at in range(0, len(loops), every)]
-        pairs = zip(found[name], beside, strict=True)
-        return round(statistics.median(getattr(run, what) / one for run, one in pairs), 4)
+        size = len(loops) // len(found[name])
+        beside = [statistics.median(loops[at : at + size]) for at in range(0, len(loops), size)]
+        return [getattr(run, what) / one for run, one in zip(found[name], beside, strict=True)]
+
+    def ratio(name: str, loop: str, what: str) -> float:
+        return round(statistics.median(every(name, loop, what)), 4)
+
+    def spread(name: str, loop: str) -> list[float]:
+        ratios = every(name, loop, "wall")
+        return [round(min(ratios), 4), round(max(ratios), 4)]
 
     engines = [name for name in found if name not in LOOPS]
     return {
         "ratios": {name: ratio(name, "bare", "wall") for name in engines},
+        "ratios_spread": {name: spread(name, "bare") for name in engines},
         "ratios_cpu": {"inprocess": ratio("inprocess", "bare", "cpu")},
         "ratios_to_flat": {name: ratio(name, "flat", "wall") for name in engines},
+        "ratios_to_flat_spread": {name: spread(name, "flat") for name in engines},
         "ratios_to_flat_cpu": {"inprocess": ratio("inprocess", "flat", "cpu")},
         "median_s": {
             name: round(statistics.median(one.wall for one in runs), 4)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +25,7 @@ Randomness = Literal["secret", "seeded"]
 
 _PRIVATE: frozenset[str] = frozenset({"sampling", "noise", "selection", "release"})
 _TORCH_SEED_MASK = 2**63 - 1
+_SECRET_POOL_WORDS = 8
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -67,7 +69,7 @@ class Streams:
             secret: 256 bits that the site drew once and keeps; used in ``secret`` mode alone.
         """
         if self.randomness == "secret":
-            return np.random.default_rng([secret, self.site])
+            return _secret_generator([secret, self.site])
         return np.random.default_rng(derive_seed(self.seed, "kept", purpose, self.site))
 
     def torch(self, purpose: Purpose, device: torch.device | str = "cpu") -> torch.Generator:
@@ -81,4 +83,12 @@ class Streams:
 
     def numpy(self, purpose: Purpose) -> np.random.Generator:
         """A numpy generator for one purpose. Each call in ``secret`` mode is a new stream."""
-        return np.random.default_rng(self.seed_for(purpose))
+        seed = self.seed_for(purpose)
+        if purpose in _PRIVATE and self.randomness == "secret":
+            return _secret_generator([seed])
+        return np.random.default_rng(seed)
+
+
+def _secret_generator(entropy: Sequence[int]) -> np.random.Generator:
+    """A numpy generator whose seeding keeps 256 bits; numpy's usual pool has room for 128."""
+    return np.random.default_rng(np.random.SeedSequence(entropy, pool_size=_SECRET_POOL_WORDS))

@@ -55,3 +55,37 @@ def test_secret_seeds_carry_256_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     Streams(0, "secret", 1, 0).torch("noise")
     assert asked == [256]
+
+
+def numpy_state(seed: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """State and increment of PCG64, 128 bits each."""
+    monkeypatch.setattr(Streams, "seed_for", lambda _self, _purpose: seed)
+    state = Streams(0, "secret", 1, 0).numpy("noise").bit_generator.state["state"]
+    return state["state"], state["inc"]
+
+
+def test_numpy_generators_of_secret_seeds_are_seeded_from_a_pool_of_256_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seed = 2**255 + 12345
+    words = np.random.SeedSequence([seed], pool_size=8)
+    expected = np.random.PCG64(words).state["state"]
+    assert numpy_state(seed, monkeypatch) == (expected["state"], expected["inc"])
+    usual = np.random.PCG64(seed).state["state"]
+    assert numpy_state(seed, monkeypatch) != (usual["state"], usual["inc"])
+
+
+@pytest.mark.parametrize("bit", [0, 31, 64, 128, 255])
+def test_every_bit_of_a_secret_seed_counts_for_numpy(
+    bit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed = 2**254 + 99
+    assert numpy_state(seed, monkeypatch) != numpy_state(seed ^ (1 << bit), monkeypatch)
+    kept = [Streams(0, "secret", 1, 3).kept("noise", one) for one in (seed, seed ^ (1 << bit))]
+    assert kept[0].random() != kept[1].random()
+
+
+def test_seeded_numpy_generators_repeat_as_numpy_makes_them() -> None:
+    streams = Streams(7, "seeded", 2, 1)
+    expected = np.random.default_rng(streams.seed_for("noise")).standard_normal(5)
+    np.testing.assert_array_equal(streams.numpy("noise").standard_normal(5), expected)
