@@ -32,8 +32,14 @@ class Batches:
 
     def on(self, device: torch.device) -> Iterator[torch.Tensor]:
         """The batches ``(b,)`` as views of one tensor there, sent in one transfer."""
-        rows = self.rows.pin_memory() if device.type == "cuda" else self.rows
-        return iter(torch.split(rows.to(device, non_blocking=True), list(self.sizes)))
+        return iter(torch.split(sent(self.rows, device), list(self.sizes)))
 
     def __len__(self) -> int:
         return len(self.sizes)
+
+
+def sent(index: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """An index of the CPU on a device; a GPU is not waited for."""
+    if device.type == "cuda":
+        index = index.pin_memory()
+    return index.to(device, non_blocking=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fedprivacy.training.batches import Batches
+from fedprivacy.training.batches import Batches, sent
 from fedprivacy.training.cuda_graph import is_recorded
 from fedprivacy.training.stacked.records import StackedRecords
 
@@ -58,9 +58,7 @@ class BatchPlan:
             widths = (rounded(max(widths)),) * total
         index = torch.full((total, len(batches), max(widths)), records.padding)
         _fill(index, batches, records.starts)
-        if device.type == "cuda":
-            index = index.pin_memory()
-        return BatchPlan(index.to(device, non_blocking=True), steps, sizes, active, widths)
+        return BatchPlan(sent(index, device), steps, sizes, active, widths)
 
     def shapes(self) -> dict[tuple[int, int], list[int]]:
         """The steps, counted from 0, of each number of sites and rows that occurs with a row."""
