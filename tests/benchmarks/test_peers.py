@@ -136,6 +136,28 @@ def test_flare_that_polls_often_may_have_no_end_but_must_not_be_as_fast(peers, f
     assert peers.faults(peers.summary(found)) == [f"10x5: {name} takes 0.8 times ours"]
 
 
+def test_flare_that_polls_often_runs_as_often_as_others_until_it_has_no_end(
+    peers, monkeypatch
+) -> None:
+    often = "NVIDIA FLARE, 0.05 s"
+
+    def run(python, contender, case):
+        endless = contender.often and case["sites"] == 100
+        return "no end within 600 s" if endless else run_of(float(case["sites"]))
+
+    monkeypatch.setattr(peers, "run", run)
+    pythons = dict.fromkeys(peers.INSTALLED, sys.executable)
+    found = peers.measure(pythons, turns=4, slow_turns=3)
+    runs = {
+        case: [len(of[name]) for name in (often, "Flower on Ray")]
+        for case, of in found.items()
+        if often in of
+    }
+    assert runs == {"10x5": [3, 3], "20": [3, 3], "100": [1, 3]}
+    assert found["100"][often] == ["no end within 600 s"]
+    assert len(found["10x5"]["pfl-research"]) == 4
+
+
 def test_the_case_without_a_target_has_figures_and_no_faults(peers, found) -> None:
     found["20 tiny"] = {
         "bare loop": [run_of(0.9)],
