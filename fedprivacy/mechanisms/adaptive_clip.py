@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
 
 from fedprivacy.errors import ConfigError, ProtectionError
 
 COUNT_SENSITIVITY = 0.5
-_SMALLEST, _LARGEST = 1e-8, 1e8
+_SMALLEST, _LARGEST, _LONGEST = 1e-8, 1e8, 50.0
+
+Number = TypeVar("Number", float, torch.Tensor)
 
 
 def default_count_noise(noise_multiplier: float, divisor: float) -> float:
@@ -77,9 +82,26 @@ class ClipRule:
             batch: records of the batch; may be 0. Only the centred count is used of it.
             normal: a draw of N(0, 1).
         """
+        return moved_clip(clip, self.rate, self._excess(within, batch, normal))
+
+    def next_clip_there(
+        self, clip: torch.Tensor, within: torch.Tensor, batch: int, normal: torch.Tensor
+    ) -> torch.Tensor:
+        """``next_clip`` of numbers on a device, which the host does not wait for.
+
+        Args:
+            clip: 0-d float64, and so the result.
+            within: 0-d, any dtype.
+            batch: as above.
+            normal: 0-d, any dtype.
+        """
+        excess = self._excess(within.double(), batch, normal.double())
+        step = (-self.rate * excess).clamp(-_LONGEST, _LONGEST)
+        return (clip * step.exp()).clamp(_SMALLEST, _LARGEST)
+
+    def _excess(self, within: Number, batch: int, normal: Number) -> Number:
         centred = within - COUNT_SENSITIVITY * batch
-        share = (centred + self.count_noise * normal) / self.divisor + 0.5
-        return moved_clip(clip, self.rate, share - self.quantile)
+        return (centred + self.count_noise * normal) / self.divisor + 0.5 - self.quantile
 
 
 def moved_clip(clip: float, rate: float, excess: float) -> float:
@@ -98,5 +120,5 @@ def moved_clip(clip: float, rate: float, excess: float) -> float:
             f"the clip norm {clip} cannot be moved by rate {rate} times {excess}: allowed are "
             "finite numbers, the clip norm above 0"
         )
-    step = max(-50.0, min(50.0, -rate * excess))
+    step = max(-_LONGEST, min(_LONGEST, -rate * excess))
     return min(max(clip * math.exp(step), _SMALLEST), _LARGEST)

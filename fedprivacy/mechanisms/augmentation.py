@@ -16,6 +16,7 @@ from fedprivacy.mechanisms.grad_engines.base import (
     GradEngine,
     physical_batches,
 )
+from fedprivacy.mechanisms.grad_engines.clipping import Bound
 
 _SLICE_SCALARS = 1 << 22
 
@@ -99,7 +100,7 @@ class AugmentedEngine:
         self.name = inner.name
         self._inner, self._augmentation, self._generator = inner, augmentation, generator
 
-    def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: float) -> ClippedSum:
+    def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: Bound) -> ClippedSum:
         """See ``GradEngine.clipped_sum``; ``x`` holds records, not views."""
         views = self._augmentation.views
         empty = x.new_zeros(0, views, *x.shape[1:]), y.new_zeros(0, views, *y.shape[1:])

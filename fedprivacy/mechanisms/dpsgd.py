@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -14,7 +15,7 @@ from fedprivacy.mechanisms.adaptive_clip import ClipRule, default_count_noise, g
 from fedprivacy.mechanisms.augmentation import Augmentation, AugmentedEngine
 from fedprivacy.mechanisms.base import Placement, Protected, Release
 from fedprivacy.mechanisms.dpsgd_ranges import check_settings
-from fedprivacy.mechanisms.grad_engines.base import GradEngine, physical_batches
+from fedprivacy.mechanisms.grad_engines.base import GradEngine
 from fedprivacy.mechanisms.grad_engines.clipping import CLIPPINGS, Clipping, Contribution
 from fedprivacy.mechanisms.grad_engines.start_up import probed_engine
 from fedprivacy.mechanisms.guards import check_strength, check_update
@@ -22,7 +23,7 @@ from fedprivacy.mechanisms.noise_reach import noise_in_weights
 from fedprivacy.mechanisms.none import off_schedule_release, unprotected_release
 from fedprivacy.mechanisms.round_event import round_event, shuffle_details
 from fedprivacy.mechanisms.sampling import dpsgd_steps, step_batches
-from fedprivacy.mechanisms.step_losses import StepLosses
+from fedprivacy.mechanisms.step_losses import StepLosses, mean_loss
 from fedprivacy.mechanisms.step_noise import StepNoise
 from fedprivacy.mechanisms.weight_average import WeightAverage
 from fedprivacy.training.batches import Batches
@@ -150,14 +151,51 @@ class DpSgd:
         return self._steps(task, engine, self.noise_multiplier * task.strength)
 
     def _steps(self, task: LocalTask, engine: GradEngine, sigma: float) -> Trained:
-        batches, generator = self.batches(task), task.streams.torch("noise", task.x.device)
+        batches, losses = self.batches(task), StepLosses(task.x.device)
+        there = tuple(batches.on(task.x.device))
+        generator = task.streams.torch("noise", task.x.device)
+        norms = self.run_steps(task, engine, there, sigma, losses, generator)
+        taken, loss = losses.outcome()
+        if loss is not None and math.isnan(loss):
+            task.parameters.flat.fill_(math.nan)
+            return Trained(taken, math.nan)
+        loss = mean_loss(task) if loss is None else loss
+        clips = torch.stack(norms).tolist() if norms else []
+        stds = tuple(self._gradient_sigma(sigma) * clip / self._scale for clip in clips)
+        return Trained(taken, loss, stds, losses.sizes)
+
+    def run_steps(
+        self,
+        task: LocalTask,
+        engine: GradEngine,
+        batches: Sequence[torch.Tensor],
+        sigma: float,
+        losses: StepLosses,
+        generator: torch.Generator,
+    ) -> list[torch.Tensor]:
+        """Take a round's steps without once waiting for a GPU.
+
+        Args:
+            task: whose weights are changed in place.
+            engine: over the task's model.
+            batches: indices of the records of each step, on the records' device.
+            sigma: noise multiplier of the round.
+            losses: to which each step is told.
+            generator: of the noise, on that device.
+
+        Returns:
+            The clip norm of each step, 0-d on the device; empty where it stays.
+        """
+        device, rule = task.x.device, self._clip_rule(sigma)
+        fixed, multiplier = self._bound, self._gradient_sigma(sigma)
+        moving = torch.full((), fixed, dtype=torch.float64, device=device)
         noise = StepNoise([generator], len(batches))
-        rule, bound, multiplier = self._clip_rule(sigma), self._bound, self._gradient_sigma(sigma)
-        weights, stds = task.parameters.flat, []
-        losses, average = StepLosses(weights.device), WeightAverage(self.ema, weights)
+        average = WeightAverage(self.ema, task.parameters.flat)
+        norms: list[torch.Tensor] = []
         with flat_gradient(task.parameters) as gradient:
             optimizer, rows = task.optimizer.build(task.parameters, gradient), gradient[None]
-            for batch in batches.on(task.x.device):
+            for batch in batches:
+                bound = fixed if rule is None else moving
                 clipped = engine.clipped_sum(task.x[batch], task.y[batch], bound)
                 if not losses.add(clipped.loss, len(batch)):
                     break
@@ -168,16 +206,11 @@ class DpSgd:
                 optimizer.step()
                 average.take()
                 if rule is not None and clipped.within is not None:
-                    stds.append(multiplier * bound / self._scale)
-                    normal = float(torch.randn((), generator=generator, device=generator.device))
-                    bound = rule.next_clip(bound, float(clipped.within), len(batch), normal)
-        taken, loss = losses.outcome()
-        if loss is not None and math.isnan(loss):
-            weights.fill_(math.nan)
-            return Trained(taken, math.nan)
+                    norms.append(moving)
+                    normal = torch.randn((), generator=generator, device=device)
+                    moving = rule.next_clip_there(moving, clipped.within, len(batch), normal)
         average.put()
-        loss = mean_loss(task) if loss is None else loss
-        return Trained(taken, loss, tuple(stds), losses.sizes)
+        return norms
 
     def batches(self, task: LocalTask) -> Batches:
         """Which of the site's records enter which step of the round, from its own stream."""
@@ -270,12 +303,3 @@ class DpSgd:
         """Noise multiplier of the gradients, which leaves adaptive clipping its count."""
         rule = self._clip_rule(sigma)
         return sigma if rule is None else gradient_noise(sigma, rule.count_noise)
-
-
-@torch.no_grad()
-def mean_loss(task: LocalTask) -> float:
-    """Mean loss over the site's records, for a round in which no step drew a record."""
-    total = 0.0
-    for x, y in physical_batches(task.x, task.y, task.batch_size):
-        total += float(task.loss(task.parameters.model(x), y)) * len(x)
-    return total / len(task.x) if len(task.x) else math.nan

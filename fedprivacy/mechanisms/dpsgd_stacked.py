@@ -6,9 +6,9 @@ import math
 
 import torch
 
-from fedprivacy.mechanisms.dpsgd import DpSgd, mean_loss
+from fedprivacy.mechanisms.dpsgd import DpSgd
 from fedprivacy.mechanisms.grad_engines.stacked import StackedSums
-from fedprivacy.mechanisms.step_losses import until_infinite
+from fedprivacy.mechanisms.step_losses import mean_loss, until_infinite
 from fedprivacy.mechanisms.step_noise import StepNoise
 from fedprivacy.mechanisms.weight_average import WeightAverage
 from fedprivacy.training.cuda_graph import is_recorded

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 import torch
 
+from fedprivacy.mechanisms.grad_engines.base import physical_batches
+from fedprivacy.training.task import LocalTask
+
 
 class StepLosses:
     """Collects each step's loss.
@@ -64,3 +67,12 @@ def until_infinite(sums: Sequence[float], sizes: Sequence[int]) -> tuple[int, fl
             return step, math.nan
         means.append(total / size)
     return len(sizes), sum(means) / len(means) if means else None
+
+
+@torch.no_grad()
+def mean_loss(task: LocalTask) -> float:
+    """Mean loss over the site's records, for a round in which no step drew a record."""
+    total = 0.0
+    for x, y in physical_batches(task.x, task.y, task.batch_size):
+        total += float(task.loss(task.parameters.model(x), y)) * len(x)
+    return total / len(task.x) if len(task.x) else math.nan

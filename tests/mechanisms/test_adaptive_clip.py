@@ -5,6 +5,7 @@ import math
 import dp_accounting
 import numpy as np
 import pytest
+import torch
 from dp_accounting.pld import PLDAccountant
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -90,6 +91,30 @@ def test_the_clip_norm_stays_a_positive_number(normal: float) -> None:
     for _ in range(5):
         clip = rule.next_clip(clip, 50, 100, normal)
     assert 0 < clip < math.inf
+
+
+@given(
+    clip=st.floats(1e-8, 1e8),
+    batch=st.integers(0, 10_000),
+    share=st.floats(0, 1),
+    normal=st.floats(-1e6, 1e6),
+    rate=st.floats(0.0, 10.0),
+)
+def test_on_a_device_it_moves_as_it_does_here(
+    clip: float, batch: int, share: float, normal: float, rate: float
+) -> None:
+    rule, within = ClipRule(0.4, rate, count_noise=5.0, divisor=100.0), round(share * batch)
+    numbers = [torch.tensor(one, dtype=torch.float64) for one in (clip, within, normal)]
+    found = rule.next_clip_there(numbers[0], numbers[1], batch, numbers[2])
+    assert (found.dtype, found.shape) == (torch.float64, ())
+    assert float(found) == pytest.approx(rule.next_clip(clip, within, batch, normal), rel=1e-12)
+
+
+def test_on_a_device_nothing_is_made_of_what_is_no_number() -> None:
+    """Weights with that noise are no numbers either, and an update of them is refused."""
+    one, nan = torch.ones((), dtype=torch.float64), torch.tensor(math.nan)
+    assert RULE.next_clip_there(one, nan, 10, one).isnan()
+    assert RULE.next_clip_there(nan.double(), one, 10, one).isnan()
 
 
 @pytest.mark.parametrize("quantile", [0.3, 0.5, 0.8])

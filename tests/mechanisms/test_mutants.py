@@ -134,7 +134,7 @@ MUTANTS = [
     Mutant(
         "the count of adaptive clipping without noise",
         "len(batch), normal)",
-        "len(batch), 0.0)",
+        "len(batch), 0 * normal)",
         "check_adaptive_clipping_costs_what_is_billed",
     ),
 ]

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from fedprivacy.mechanisms.grad_engines.clipping import clip_factors
+from fedprivacy.mechanisms.grad_engines.clipping import Bound, clip_factors
 
 __all__ = [
     "ClippedSum",
@@ -54,14 +54,14 @@ class GradEngine(Protocol):
         """As in ``algorithm.grad_engine``."""
         ...
 
-    def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: float) -> ClippedSum:
+    def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: Bound) -> ClippedSum:
         """Sum over the records ``x`` ``(b, ...)``, ``y`` ``(b, ...)``; b may be 0.
 
         Args:
             x: records on the model's device; ``(b, K, ...)`` for an engine of K > 1 views.
             y: their targets, with the same leading axes.
             max_norm: bound > 0 on the norm of one record's contribution; ``math.inf`` does not
-                clip, whatever the engine's rule.
+                clip, whatever the engine's rule. A 0-d tensor is not read.
         """
         ...
 

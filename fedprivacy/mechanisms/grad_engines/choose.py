@@ -17,7 +17,7 @@ from fedprivacy.mechanisms.grad_engines.bookkeeping import (
 from fedprivacy.mechanisms.grad_engines.clipping import PLAIN, Contribution
 from fedprivacy.mechanisms.grad_engines.loop import LoopEngine
 from fedprivacy.mechanisms.grad_engines.opacus import OpacusEngine
-from fedprivacy.mechanisms.grad_engines.recorded import Recordable, RecordedEngine, power_of_two
+from fedprivacy.mechanisms.grad_engines.recorded import RecordedEngine, power_of_two
 from fedprivacy.mechanisms.grad_engines.vmap import VmapEngine
 from fedprivacy.models.registry import per_sample_faults
 from fedprivacy.training.cuda_graph import is_recorded
@@ -29,7 +29,7 @@ ENGINES: dict[str, Callable[[nn.Module, Loss], GradEngine]] = {
     "vmap": VmapEngine,
     "loop": LoopEngine,
 }
-_RECORDABLE: dict[str, Callable[..., Recordable]] = {
+_RECORDABLE: dict[str, Callable[..., GradEngine]] = {
     "bookkeeping": BookkeepingEngine,
     "vmap": VmapEngine,
 }

@@ -6,7 +6,12 @@ import torch
 from torch import nn
 
 from fedprivacy.mechanisms.grad_engines.base import ClippedSum, as_batch, count_within, empty_sum
-from fedprivacy.mechanisms.grad_engines.clipping import PLAIN, Contribution, parameter_layers
+from fedprivacy.mechanisms.grad_engines.clipping import (
+    PLAIN,
+    Bound,
+    Contribution,
+    parameter_layers,
+)
 from fedprivacy.training.losses import Loss
 
 
@@ -26,7 +31,7 @@ class LoopEngine:
         self._layers = parameter_layers(model)
         self._sizes = [parameter.numel() for parameter in model.parameters()]
 
-    def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: float) -> ClippedSum:
+    def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: Bound) -> ClippedSum:
         """See ``GradEngine.clipped_sum``."""
         rule, views = self._contribution.clipping, self._contribution.views
         result = empty_sum(self._model, rule.counts)

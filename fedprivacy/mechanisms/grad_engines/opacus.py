@@ -16,7 +16,12 @@ from fedprivacy.mechanisms.grad_engines.base import (
     physical_batches,
     split_views,
 )
-from fedprivacy.mechanisms.grad_engines.clipping import PLAIN, Contribution, parameter_layers
+from fedprivacy.mechanisms.grad_engines.clipping import (
+    PLAIN,
+    Bound,
+    Contribution,
+    parameter_layers,
+)
 from fedprivacy.training.losses import Loss
 
 CHUNK = 32
@@ -59,7 +64,7 @@ class OpacusEngine:
         self._layers = parameter_layers(model)
         self._functorch = needs_functorch(model) if functorch is None else functorch
 
-    def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: float) -> ClippedSum:
+    def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: Bound) -> ClippedSum:
         """See ``GradEngine.clipped_sum``."""
         rule, views = self._contribution.clipping, self._contribution.views
         result = empty_sum(self._model, rule.counts)

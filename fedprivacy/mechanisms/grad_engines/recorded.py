@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
-from fedprivacy.mechanisms.grad_engines.base import ClippedSum, empty_sum
+from fedprivacy.mechanisms.grad_engines.base import ClippedSum, GradEngine, empty_sum
 from fedprivacy.mechanisms.grad_engines.clipping import Bound
 from fedprivacy.training.cuda_graph import Recorder, cuda_graph
 
@@ -39,15 +38,6 @@ class Recording:
     bound: torch.Tensor
     replay: Callable[[], None]
     result: ClippedSum
-
-
-class Recordable(Protocol):
-    """A ``GradEngine`` to which the clip norm may come as a tensor, to be written over later."""
-
-    @property
-    def name(self) -> str: ...
-
-    def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: Bound) -> ClippedSum: ...
 
 
 # Of each model, as long as it lives; None: its work cannot be recorded.
@@ -74,11 +64,11 @@ class RecordedEngine:
 
     def __init__(
         self,
-        engine: Recordable,
+        engine: GradEngine,
         model: nn.Module,
         kind: tuple[object, ...],
         largest: int,
-        otherwise: Recordable | None = None,
+        otherwise: GradEngine | None = None,
         recorder: Recorder | None = None,
     ) -> None:
         self._engine, self._model, self._largest = engine, model, largest
@@ -86,7 +76,7 @@ class RecordedEngine:
         self._kind, self._recorder = (engine.name, *kind), recorder or cuda_graph
         self.name = f"{engine.name}, recorded"
 
-    def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: float) -> ClippedSum:
+    def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: Bound) -> ClippedSum:
         """See ``GradEngine.clipped_sum``."""
         found: ClippedSum | None = None
         start = 0

@@ -10,7 +10,7 @@ from torch import nn
 from torch.func import grad_and_value, vmap
 
 from fedprivacy.mechanisms.grad_engines.base import ClippedSum
-from fedprivacy.mechanisms.grad_engines.clipping import FLAT, Clipping, parameter_layers
+from fedprivacy.mechanisms.grad_engines.clipping import FLAT, Bound, Clipping, parameter_layers
 from fedprivacy.mechanisms.grad_engines.vmap import chunk_for
 from fedprivacy.training.stacked.chain import ChainGradients, LayerUse, add_weighted
 from fedprivacy.training.stacked.functional import FunctionalGradients, Parameters
@@ -37,7 +37,7 @@ class StackedSums(Protocol):
     kind: tuple[object, ...]
 
     def clipped(
-        self, weights: torch.Tensor, batch: StackedBatch, max_norm: float, total: torch.Tensor
+        self, weights: torch.Tensor, batch: StackedBatch, max_norm: Bound, total: torch.Tensor
     ) -> torch.Tensor:
         """Write ``sum_i factor_i g_i`` of every site's own records into ``total`` ``(k, d)``.
 
@@ -70,7 +70,7 @@ class ChainSums:
         self.kind: tuple[object, ...] = (rule.name, rows)
 
     def clipped(
-        self, weights: torch.Tensor, batch: StackedBatch, max_norm: float, total: torch.Tensor
+        self, weights: torch.Tensor, batch: StackedBatch, max_norm: Bound, total: torch.Tensor
     ) -> torch.Tensor:
         """See ``StackedSums.clipped``."""
         total.zero_()
@@ -110,7 +110,7 @@ class FunctionalSums:
         return self._gradients.loss(output.to(x.dtype), y.unsqueeze(0))
 
     def clipped(
-        self, weights: torch.Tensor, batch: StackedBatch, max_norm: float, total: torch.Tensor
+        self, weights: torch.Tensor, batch: StackedBatch, max_norm: Bound, total: torch.Tensor
     ) -> torch.Tensor:
         """See ``StackedSums.clipped``."""
         total.zero_()
@@ -160,7 +160,7 @@ def _factors(
     rule: Clipping,
     squares: torch.Tensor,
     layers: range | tuple[int, ...],
-    max_norm: float,
+    max_norm: Bound,
     there: torch.Tensor,
 ) -> torch.Tensor:
     """Factors ``(parts, k, B)`` of each part of each record's gradient; 0 for padding."""
@@ -185,7 +185,7 @@ class StackedEngine:
         self.name = "stacked" if precision == "float32" else f"stacked {precision}"
         self._model, self._sums = model, sums
 
-    def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: float) -> ClippedSum:
+    def clipped_sum(self, x: torch.Tensor, y: torch.Tensor, max_norm: Bound) -> ClippedSum:
         """See ``GradEngine.clipped_sum``."""
         flat = torch.cat([p.detach().reshape(-1) for p in self._model.parameters()])
         weights = torch.stack([flat, _OTHER_SITE * flat])

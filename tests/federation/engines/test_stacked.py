@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from tape import Tape
-from torch.utils._python_dispatch import TorchDispatchMode
+from waiting import NoWaiting, synchronisation_refused
 
 from fedprivacy.config.schema import CellConfig
 from fedprivacy.config.serialization import dumps
@@ -373,35 +372,6 @@ def test_elsewhere_the_single_copies_become_views_of_the_stack(tiny: Tiny) -> No
 # ------------------------------------------------------------------ no waiting for the device
 
 
-class NoWaiting(TorchDispatchMode):
-    """Refuses what makes the host wait for a device: values, and shapes that depend on them."""
-
-    WAITING = frozenset(
-        # The last one is what ``torch.tensor`` does, which would wait for its values to be sent.
-        ["_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "lift_fresh"]
-    )
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func._schema.name.removeprefix("aten::")
-        if name in self.WAITING:
-            raise AssertionError(f"{name} inside a round")
-        if name in ("index.Tensor", "index") and any(
-            isinstance(one, torch.Tensor) and one.dtype == torch.bool for one in args[1]
-        ):
-            raise AssertionError("an index by mask inside a round")
-        return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def _synchronisation_refused() -> Iterator[None]:
-    before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode(before)
-
-
 def _watch(monkeypatch: pytest.MonkeyPatch, watch: Callable[[], Any]) -> list[str]:
     """Run the rounds' loops under ``watch``; the names of those that ran."""
     ran: list[str] = []
@@ -449,7 +419,7 @@ def test_on_cuda_a_round_never_waits_and_ends_where_it_ends_one_by_one(
     """The noise is drawn site by site on the device, so that it is the same noise, too."""
     words = (*CELLS[name], "device=cuda")
     expected = run_federation(tiny(*words))
-    ran = _watch(monkeypatch, _synchronisation_refused)
+    ran = _watch(monkeypatch, synchronisation_refused)
     found = run_federation(tiny(*words, "engine=stacked"))
     assert len(ran) == len(found.history)
     assert found.events == expected.events
