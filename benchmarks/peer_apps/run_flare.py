@@ -3,10 +3,11 @@
 Its polling is lowered to 0.05 s: the server's for replies and the clients' for tasks by their
 settings, what a client's script and its process wait for each other in ``flare_site.py``. Two waits
 are longer with many clients, unless ``--often`` is given. Beyond 10 clients one that asked in vain
-waits 0.5 s before it asks again: with 20 asking more often made no round shorter on two cores. And
-beyond 50 clients the time between a client's tasks stays at 2 s: a hundred that ask every 0.05 s
-leave the server no thread to take their results with, and the run has no end; so had one of two
-with 0.5 and 1 s. What makes it hang with few clients is mended (``flare_mended.py``).
+waits 0.5 s before it asks again: rounds of 20 are about as long on two cores. And beyond 50 clients
+the time between a client's tasks stays at 2 s: a hundred that ask every 0.05 s leave the server no
+thread to take their results with, and the run has no end; so had one of two with 0.5 and 1 s. One
+cause of its hanging with few clients is mended (``flare_mended.py``); with 20 that share nothing it
+still hangs now and then.
 """
 
 from __future__ import annotations
