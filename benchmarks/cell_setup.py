@@ -7,8 +7,8 @@ Hydra's composition in it and nothing of ours: it shows how fast the machine is 
 ``planned`` is set-up for a cell of a sweep, which composes once for each choice of groups.
 ``accounting`` is the privacy statement of a cell of 100 rounds and three sites, caches of
 distributions emptied first; ``accounting, decaying`` the same with another noise in every round,
-which is 100 distributions instead of one. ``tracked cell`` is a whole cell of some two seconds (33
-rounds), ``tracking`` its run in a SQLite store of MLflow.
+which is 100 distributions instead of one. ``tracked cell`` is a whole cell of 33 rounds (1.3 to 2.2
+seconds, by the hour), ``tracking`` its run in a SQLite store of MLflow.
 
     python benchmarks/cell_setup.py [--turns 9] [--json FILE]
 

@@ -8,16 +8,17 @@ polling lowered to 0.05 s as far as it bears that (see ``peer_apps/run_flare.py`
 simulation on Ray with our apps on it. FLARE runs as it comes, where memory suffices for its process
 a client; with the same processes forked from one that has imported what they need
 (``peer_apps/flare_forked.py``), of which a hundred fit; and so with 0.05 s everywhere: that it may
-come to no end then is told, and no fault, and not tried again in that case. What uses one core (the bare loop,
-pfl-research) is compared with our default engine, what uses all of them (FLARE, Ray) with
-``engine=processes``, one torch thread a process everywhere. Total wall time is that of 10 clients x
-5 rounds of 5,000 records, per-round time that of 20 and of 100 such clients. Runs take turns, whose
-order turns around. pfl-research, the bare loop and ours run warm, once before the clock starts;
-FLARE and Ray start anew for each run, so that their start and stop are quoted apart, and their
-rounds are timed from one to the next: FLARE's from the first client's start of it, Ray's from the
-server's end of it, both without the first, in which they still start.
+come to no end then is told, and no fault, and not tried again in that case. What uses one core (the
+bare loop, pfl-research) is compared with our default engine, what uses all of them (FLARE, Ray)
+with ``engine=processes``, one torch thread a process everywhere. Total wall time is that of 10
+clients x 5 rounds of 5,000 records, per-round time that of 20 and of 100 such clients. Runs take
+turns, whose order turns around. pfl-research, the bare loop and ours run warm, once before the
+clock starts; FLARE and Ray start anew for each run, so that their start and stop are quoted apart,
+and their rounds are timed from one to the next: FLARE's from the first client's start of it, Ray's
+from the server's end of it, both without the first, in which they still start, and FLARE's without
+the last, which nothing follows: of three rounds one counts in each run.
 
-    python benchmarks/peers.py [--turns 5] [--slow-turns 3] [--envs DIR] [--json FILE]
+    python benchmarks/peers.py [--turns 3] [--slow-turns 3] [--envs DIR] [--json FILE]
 
 Ends with status 1 if ours is not ahead of each peer by the median, if a run failed (but for one of
 a peer that had no end, where another of its runs had: that is told), or if final weights of a case
@@ -302,7 +303,7 @@ def faults(rows: dict[str, Any]) -> list[str]:
 def main() -> int:
     """Install, measure, print and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--slow-turns", type=int, default=3, help="of FLARE and Ray")
     parser.add_argument("--envs", type=Path, default=Path("outputs/peers"))
     parser.add_argument("--json", type=Path)

@@ -89,6 +89,8 @@ class ClipRule:
     ) -> torch.Tensor:
         """``next_clip`` of numbers on a device, which the host does not wait for.
 
+        What ``next_clip`` refuses gives NaN: the steps that follow leave no weights to send.
+
         Args:
             clip: 0-d float64, and so the result.
             within: 0-d, any dtype.
@@ -97,7 +99,9 @@ class ClipRule:
         """
         excess = self._excess(within.double(), batch, normal.double())
         step = (-self.rate * excess).clamp(-_LONGEST, _LONGEST)
-        return (clip * step.exp()).clamp(_SMALLEST, _LARGEST)
+        moved = (clip * step.exp()).clamp(_SMALLEST, _LARGEST)
+        sound = clip.isfinite() & (clip > 0) & excess.isfinite()
+        return torch.where(sound, moved, math.nan)
 
     def _excess(self, within: Number, batch: int, normal: Number) -> Number:
         centred = within - COUNT_SENSITIVITY * batch

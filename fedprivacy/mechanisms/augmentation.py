@@ -17,6 +17,7 @@ from fedprivacy.mechanisms.grad_engines.base import (
     physical_batches,
 )
 from fedprivacy.mechanisms.grad_engines.clipping import Bound
+from fedprivacy.training.batches import sent
 
 _SLICE_SCALARS = 1 << 22
 
@@ -54,12 +55,12 @@ class Augmentation:
         self, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if x.ndim < 4:
-            noise = torch.randn(x.shape, generator=generator).to(x.device, x.dtype)
-            return x + self.jitter * noise, y
+            noise = sent(torch.randn(x.shape, generator=generator), x.device)
+            return x + self.jitter * noise.to(x.dtype), y
         for axis in range(2, x.ndim):
             mirrored = x.ndim == 4 and axis == x.ndim - 1
             index = _positions(len(x), x.shape[axis], self.shift, mirrored, generator)
-            index = index.to(x.device)
+            index = sent(index, x.device)
             x = _take(x, index, axis)
             y = _take(y, index, axis - 1) if y.ndim > 1 else y
         return x, y

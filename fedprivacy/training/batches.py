@@ -38,8 +38,8 @@ class Batches:
         return len(self.sizes)
 
 
-def sent(index: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """An index of the CPU on a device; a GPU is not waited for."""
+def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the CPU on a device; a GPU is not waited for."""
     if device.type == "cuda":
-        index = index.pin_memory()
-    return index.to(device, non_blocking=True)
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)

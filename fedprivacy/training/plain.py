@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
+from fedprivacy.training.batches import sent
 from fedprivacy.training.flat_gradient import flat_gradient
 from fedprivacy.training.task import LocalTask, Trained
 
@@ -34,7 +35,7 @@ def plain_batches(
     """
     taken = 0
     while taken < steps:
-        order = torch.randperm(n, generator=generator).to(device)
+        order = sent(torch.randperm(n, generator=generator), torch.device(device))
         for batch in torch.split(order, batch_size)[: steps - taken]:
             yield batch
             taken += 1

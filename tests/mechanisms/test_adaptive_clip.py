@@ -10,7 +10,7 @@ from dp_accounting.pld import PLDAccountant
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fedprivacy.errors import ConfigError
+from fedprivacy.errors import ConfigError, ProtectionError
 from fedprivacy.mechanisms.adaptive_clip import (
     ClipRule,
     default_count_noise,
@@ -110,11 +110,27 @@ def test_on_a_device_it_moves_as_it_does_here(
     assert float(found) == pytest.approx(rule.next_clip(clip, within, batch, normal), rel=1e-12)
 
 
-def test_on_a_device_nothing_is_made_of_what_is_no_number() -> None:
-    """Weights with that noise are no numbers either, and an update of them is refused."""
-    one, nan = torch.ones((), dtype=torch.float64), torch.tensor(math.nan)
-    assert RULE.next_clip_there(one, nan, 10, one).isnan()
-    assert RULE.next_clip_there(nan.double(), one, 10, one).isnan()
+@pytest.mark.parametrize(
+    ("clip", "within", "normal"),
+    [
+        (1.0, math.nan, 0.0),
+        (1.0, 5.0, math.inf),
+        (1.0, 5.0, -math.inf),
+        (math.nan, 5.0, 0.0),
+        (math.inf, 5.0, 0.0),
+        (0.0, 5.0, 0.0),
+        (-1.0, 5.0, 0.0),
+    ],
+)
+def test_what_is_refused_here_is_no_number_on_a_device(
+    clip: float, within: float, normal: float
+) -> None:
+    """Weights with such noise are no numbers either, and an update of them is refused."""
+    rule = ClipRule(0.5, 0.2, count_noise=5.0, divisor=100.0)
+    with pytest.raises(ProtectionError, match="cannot be moved"):
+        rule.next_clip(clip, within, 10, normal)
+    numbers = [torch.tensor(one, dtype=torch.float64) for one in (clip, within, normal)]
+    assert rule.next_clip_there(numbers[0], numbers[1], 10, numbers[2]).isnan()
 
 
 @pytest.mark.parametrize("quantile", [0.3, 0.5, 0.8])

@@ -15,13 +15,32 @@ from fedprivacy.mechanisms import step_losses
 from fedprivacy.mechanisms.dpsgd import DpSgd
 
 Tiny = Callable[..., CellConfig]
+IMAGES = (
+    "dataset=breast_density",
+    "model=density_cnn",
+    "model.channels=[4]",
+    "federation.rounds=2",
+    "federation.local_epochs=0.1",
+    "federation.optimizer=sgd",
+    "federation.lr=0.01",
+)
 OPTIONS = {
     "as it comes": (),
     "adaptive": ("algorithm.clipping=adaptive",),
     "per layer": ("algorithm.clipping=per_layer",),
     "averaged": ("algorithm.ema=0.9",),
     "several views": ("algorithm.augmentations=2",),
-    "balls and bins": ("algorithm.sampling=shuffle",),
+    "shuffled": ("algorithm.sampling=shuffle",),
+    "vmap": ("algorithm.grad_engine=vmap",),
+    "loop": ("algorithm.grad_engine=loop",),
+    "opacus": ("algorithm.grad_engine=opacus",),
+    "adaptive, several views, vmap": (
+        "algorithm.clipping=adaptive",
+        "algorithm.augmentations=2",
+        "algorithm.grad_engine=vmap",
+    ),
+    "images": IMAGES,
+    "images, several views": (*IMAGES, "algorithm.augmentations=2"),
 }
 
 
@@ -58,7 +77,7 @@ def test_nothing_in_the_steps_needs_a_value_of_the_device(
     leave_losses_for_the_end(monkeypatch)
     ran = watch(monkeypatch, NoWaiting)
     found = run_federation(config)
-    assert sum(ran) > len(ran) > 0
+    assert min(ran) > 0
     same(found, expected)
 
 
@@ -70,16 +89,16 @@ def test_the_watch_notices_a_loss_that_is_read(tiny: Tiny, monkeypatch: pytest.M
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name != "opacus"])
 def test_on_cuda_the_steps_never_wait(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """The first run records what is replayed afterwards, which does wait."""
+    """The first run records what is replayed afterwards, which does wait; Opacus is not ours."""
     config = tiny("algorithm=dpsgd", "device=cuda", *OPTIONS[name])
     expected = run_federation(config)
     ran = watch(monkeypatch, synchronisation_refused)
     found = run_federation(config)
-    assert sum(ran) > len(ran) > 0
+    assert min(ran) > 0
     assert found.events == expected.events
 
 

@@ -50,13 +50,13 @@ _KNOWN_HOMES = ("torch.nn.modules.", "fedprivacy.models.")
 def fastest_engine(model: nn.Module, record: Sequence[int] | None = None) -> str:
     """What ``auto`` stands for; on a CPU as measured on one thread (``benchmarks/dpsgd_step.py``).
 
-    All-Linear networks: bookkeeping (1.2 to 1.4 times a plain step; Opacus' hooks 71 to 79).
+    All-Linear networks: bookkeeping (1.2 to 1.4 times a plain step; Opacus' hooks 70 to 85).
     Convolutions with GroupNorm and Linear layers: bookkeeping too (1.2 to 1.5). With other layers,
     or in a forward pass of someone else's making, vmap (1.4 to 3). For large records in either case
-    loop (1.0 to 1.2 on images of 128x128 and more, 1.1 on volumes of 48x60x48, where it needs less
-    memory than a plain step; up to 8 on small ones). On other devices always vmap: one record at a
-    time does not fill them; there its work is recorded (see ``recorded``), as that of bookkeeping
-    is. Anything else: loop, which is right for every layer and needs the least memory.
+    loop (1.0 to 1.2 on images of 128x128 and more, 1.1 to 1.3 on volumes of 48x60x48, where it
+    needs less memory than a plain step; up to 8 on small ones). On other devices always vmap: one
+    record at a time does not fill them; there its work is recorded (see ``recorded``), as that of
+    bookkeeping is. Anything else: loop, which is right for every layer and needs the least memory.
 
     Args:
         model: the model.
