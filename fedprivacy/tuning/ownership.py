@@ -169,10 +169,12 @@ def take(study: optuna.Study) -> optuna.Trial:
 
 def _retry(study: optuna.Study, trial: FrozenTrial) -> None:
     retries = trial.user_attrs.get("retries", 0)
-    if retries >= MAX_RETRIES or not trial.params:
+    # A worker that dies before it has asked for all settings leaves what was queued for the trial.
+    settings = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    if retries >= MAX_RETRIES or not settings:
         return
     attrs = {RETRY_OF: trial.number, "retries": retries + 1}
     if (origin := trial.user_attrs.get(ORIGIN)) is not None:
         attrs[ORIGIN] = origin
-    study.enqueue_trial(dict(trial.params), user_attrs=attrs)
+    study.enqueue_trial(settings, user_attrs=attrs)
     log.warning("trial %d: its worker died; its settings are tried again", trial.number)

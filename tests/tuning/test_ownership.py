@@ -71,6 +71,29 @@ def test_what_the_dead_left_comes_before_what_waits(study: optuna.Study) -> None
     assert take(study).suggest_float("x", 0, 1) == 0.2
 
 
+def test_queued_settings_outlive_a_worker_that_had_not_asked_for_them(
+    study: optuna.Study,
+) -> None:
+    study.enqueue_trial({"x": 0.1, "y": 0.7}, user_attrs={ORIGIN: "the defaults"})
+    trial = study.ask()
+    trial.set_user_attr(WORKER, dead_worker().to_json())
+    reap(study, 120)
+    again = take(study)
+    assert again.suggest_float("x", 0, 1) == 0.1
+    again.set_user_attr(WORKER, dead_worker().to_json())
+    reap(study, 120)
+    last = take(study)
+    assert last.user_attrs[RETRY_OF] == again.number
+    assert [last.suggest_float(name, 0, 1) for name in "xy"] == [0.1, 0.7]
+
+
+def test_a_worker_that_dies_before_any_setting_leaves_nothing_to_try(study: optuna.Study) -> None:
+    trial = study.ask()
+    trial.set_user_attr(WORKER, dead_worker().to_json())
+    assert reap(study, 120) == [trial.number]
+    assert not study.get_trials(states=(TrialState.WAITING,))
+
+
 def test_a_process_number_that_was_given_again_is_another_process(study: optuna.Study) -> None:
     own = Worker.own()
     trial = running(study, Worker(own.place, own.pid, own.started - 1000))
