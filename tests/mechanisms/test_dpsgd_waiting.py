@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_images import IMAGES
 from waiting import NoWaiting, synchronisation_refused
 
 from fedprivacy.config.schema import CellConfig
@@ -15,15 +16,6 @@ from fedprivacy.mechanisms import step_losses
 from fedprivacy.mechanisms.dpsgd import DpSgd
 
 Tiny = Callable[..., CellConfig]
-IMAGES = (
-    "dataset=breast_density",
-    "model=density_cnn",
-    "model.channels=[4]",
-    "federation.rounds=2",
-    "federation.local_epochs=0.1",
-    "federation.optimizer=sgd",
-    "federation.lr=0.01",
-)
 OPTIONS = {
     "as it comes": (),
     "adaptive": ("algorithm.clipping=adaptive",),

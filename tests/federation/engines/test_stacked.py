@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_images import IMAGES
 from tape import Tape
 from waiting import NoWaiting, synchronisation_refused
 
@@ -30,15 +31,6 @@ Tiny = Callable[..., CellConfig]
 TOLERANCE = 1e-5
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 UNEQUAL = ("dataset.partition=linear", "dataset.n_sites=4")
-IMAGES = (
-    "dataset=breast_density",
-    "model=density_cnn",
-    "model.channels=[4]",
-    "federation.rounds=2",
-    "federation.local_epochs=0.1",
-    "federation.optimizer=sgd",
-    "federation.lr=0.01",
-)
 LOW = "federation.lr=0.001"  # Adam blows up rounding in gradients near zero
 CELLS = {
     "none": ("algorithm=none", *UNEQUAL),
