@@ -100,7 +100,7 @@ class ClipRule:
         excess = self._excess(within.double(), batch, normal.double())
         step = (-self.rate * excess).clamp(-_LONGEST, _LONGEST)
         moved = (clip * step.exp()).clamp(_SMALLEST, _LARGEST)
-        sound = clip.isfinite() & (clip > 0) & excess.isfinite()
+        sound = clip.isfinite() & (clip > 0) & excess.isfinite() & math.isfinite(self.rate)
         return torch.where(sound, moved, math.nan)
 
     def _excess(self, within: Number, batch: int, normal: Number) -> Number:

@@ -173,7 +173,7 @@ class DpSgd:
         losses: StepLosses,
         generator: torch.Generator,
     ) -> list[torch.Tensor]:
-        """Take a round's steps; a GPU is waited for only where a new shape of work is recorded.
+        """Take a round's steps; only recording a new shape of work waits for a GPU, and Opacus.
 
         Args:
             task: whose weights are changed in place.

@@ -134,6 +134,8 @@ def test_flare_that_polls_often_may_have_no_end_but_must_not_be_as_fast(peers, f
     assert peers.faults(rows) == []
     found["10x5"][name] = [run_of(0.4)]
     assert peers.faults(peers.summary(found)) == [f"10x5: {name} takes 0.8 times ours"]
+    found["10x5"][name] = ["no end within 600 s", "it broke"]
+    assert peers.faults(peers.summary(found)) == [f"10x5: {name}: it broke"]
 
 
 def test_flare_that_polls_often_runs_as_often_as_others_until_it_has_no_end(

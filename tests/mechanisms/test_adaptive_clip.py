@@ -111,22 +111,24 @@ def test_on_a_device_it_moves_as_it_does_here(
 
 
 @pytest.mark.parametrize(
-    ("clip", "within", "normal"),
+    ("clip", "within", "normal", "rate"),
     [
-        (1.0, math.nan, 0.0),
-        (1.0, 5.0, math.inf),
-        (1.0, 5.0, -math.inf),
-        (math.nan, 5.0, 0.0),
-        (math.inf, 5.0, 0.0),
-        (0.0, 5.0, 0.0),
-        (-1.0, 5.0, 0.0),
+        (1.0, math.nan, 0.0, 0.2),
+        (1.0, 5.0, math.inf, 0.2),
+        (1.0, 5.0, -math.inf, 0.2),
+        (math.nan, 5.0, 0.0, 0.2),
+        (math.inf, 5.0, 0.0, 0.2),
+        (0.0, 5.0, 0.0, 0.2),
+        (-1.0, 5.0, 0.0, 0.2),
+        (1.0, 5.0, 0.0, math.inf),
+        (1.0, 5.0, 0.0, math.nan),
     ],
 )
 def test_what_is_refused_here_is_no_number_on_a_device(
-    clip: float, within: float, normal: float
+    clip: float, within: float, normal: float, rate: float
 ) -> None:
     """Weights with such noise are no numbers either, and an update of them is refused."""
-    rule = ClipRule(0.5, 0.2, count_noise=5.0, divisor=100.0)
+    rule = ClipRule(0.4, rate, count_noise=5.0, divisor=100.0)
     with pytest.raises(ProtectionError, match="cannot be moved"):
         rule.next_clip(clip, within, 10, normal)
     numbers = [torch.tensor(one, dtype=torch.float64) for one in (clip, within, normal)]

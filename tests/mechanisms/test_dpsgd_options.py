@@ -15,7 +15,7 @@ from torch import nn
 from fedprivacy.config.schema import DpsgdConf
 from fedprivacy.config.validation import validate
 from fedprivacy.errors import ConfigError, ProtectionError
-from fedprivacy.mechanisms.adaptive_clip import gradient_noise
+from fedprivacy.mechanisms.adaptive_clip import ClipRule, gradient_noise
 from fedprivacy.mechanisms.augmentation import Augmentation
 from fedprivacy.mechanisms.dpsgd import DpSgd
 from fedprivacy.mechanisms.dpsgd_ranges import GRAD_ENGINES
@@ -182,6 +182,17 @@ def test_adaptive_clipping_is_the_published_algorithm(make_task, engine: str) ->
     z_d = gradient_noise(1.2, 2.0)
     assert trained.noise == pytest.approx([z_d * clip / 8.0 for clip in clips], rel=1e-5)
     assert len({round(clip, 6) for clip in clips}) == 10
+
+
+def test_a_clip_norm_that_is_no_number_leaves_nothing_to_send(make_task, monkeypatch) -> None:
+    nan = torch.tensor(math.nan, dtype=torch.float64)
+    monkeypatch.setattr(ClipRule, "next_clip_there", lambda *_: nan)
+    mechanism, task = replace(BASE, clipping="adaptive"), make_task(local_epochs=2)
+    trained = mechanism.train(task)
+    assert math.isnan(trained.loss)
+    assert task.parameters.flat.isnan().all()
+    with pytest.raises(ProtectionError):
+        mechanism.protect(task.parameters.snapshot(), task, trained)
 
 
 def test_adaptive_clipping_lives_through_empty_batches(make_task) -> None:

@@ -1,4 +1,4 @@
-"""A round's noisy steps never wait for a GPU, one site by itself too."""
+"""A round's noisy steps do not wait for a GPU, one site by itself too; but Opacus' may."""
 
 from __future__ import annotations
 
@@ -71,6 +71,28 @@ def test_nothing_in_the_steps_needs_a_value_of_the_device(
     found = run_federation(config)
     assert min(ran) > 0
     same(found, expected)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        float,
+        bool,
+        torch.Tensor.item,
+        torch.Tensor.tolist,
+        torch.Tensor.numpy,
+        torch.Tensor.cpu,
+        torch.nonzero,
+        torch.unique,
+        lambda values: values[values > 0],
+        lambda _: torch.tensor(1.0),
+    ],
+)
+def test_the_watch_notices(read: Callable[[torch.Tensor], Any]) -> None:
+    value = torch.ones(1)
+    with pytest.raises(AssertionError, match="inside a round"), NoWaiting():
+        read(value)
+    read(value)
 
 
 def test_the_watch_notices_a_loss_that_is_read(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
