@@ -22,10 +22,9 @@ the last, which nothing follows: of three rounds one counts in each run.
 
 Ends with status 1 if ours is not ahead of each peer by the median, if a run failed (but for one of
 a peer that had no end, where another of its runs had, or where FLARE asks every 0.05 s: that is
-told), or if final weights of a case
-are further from the bare loop's than a hundredth of the way that training took them. Another order
-of the records moves them by half of that, leaving out a tenth of the sites or records, or a round,
-by 1.2 to 35 hundredths.
+told), or if final weights of a case are further from the bare loop's than a hundredth of the way
+that training took them. Another order of the records moves them by half of that, leaving out a
+tenth of the sites or records, or a round, by 1.2 to 35 hundredths.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class ClipRule:
         step = (-self.rate * excess).clamp(-_LONGEST, _LONGEST)
         moved = (clip * step.exp()).clamp(_SMALLEST, _LARGEST)
         sound = clip.isfinite() & (clip > 0) & excess.isfinite() & math.isfinite(self.rate)
-        return torch.where(sound, moved, math.nan)
+        return moved.masked_fill(~sound, math.nan)
 
     def _excess(self, within: Number, batch: int, normal: Number) -> Number:
         centred = within - COUNT_SENSITIVITY * batch
